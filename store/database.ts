@@ -1,0 +1,87 @@
+/**
+ * Connections to the record and the one place where transactions are run, retried and announced.
+ *
+ * Every write goes through `write()`: it retries serialisation failures and deadlocks, and after the commit gives a
+ * hint to all processes ("something is new") so that relay, senders and readers look at once. Hints may be lost: each
+ * of them also looks by itself now and then.
+ */
+import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
+import pg from 'pg'
+import { DomainError } from '../domain/errors.ts'
+import type { Tables } from './tables.ts'
+
+pg.types.setTypeParser(pg.types.builtins.INT8, Number)
+
+export type Trx = Transaction<Tables>
+type Reader = Kysely<Tables>
+
+/** The record as the rest of the program holds it. */
+export interface Store {
+  readonly db: Kysely<Tables>
+  /** Called after each commit that may have left something for relay, senders or readers. */
+  onCommit: () => void
+  close(): Promise<void>
+}
+
+const TRANSACTION_TIMEOUT_MS = 3_000
+const RETRIES_MAX = 8
+/** serialization_failure, deadlock_detected */
+const RETRIED = new Set(['40001', '40P01'])
+/** Classes and codes of PostgreSQL and sockets that mean "away", not "wrong". */
+const AWAY = /^(08|57P0|53300|25P0[34])|^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH)$/
+const AWAY_MESSAGE =
+  /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable/
+
+/** Opens a pool on the record. `size` is the number of connections at most. */
+export function openStore(
+  database_url: string,
+  options: { size?: number; onError?: (error: Error) => void } = {},
+): Store {
+  const pool = new pg.Pool({
+    connectionString: database_url,
+    max: options.size ?? 10,
+    connectionTimeoutMillis: 3_000,
+    options: `-c transaction_timeout=${TRANSACTION_TIMEOUT_MS} -c idle_in_transaction_session_timeout=${TRANSACTION_TIMEOUT_MS} -c timezone=UTC`,
+  })
+  const report = options.onError ?? (() => {})
+  // Both time-outs above close the connection from the server's side; without these listeners Node would end.
+  pool.on('error', report)
+  pool.on('connect', (client) => client.on('error', report))
+  const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
+  return { db, onCommit: () => {}, close: () => db.destroy() }
+}
+
+/** One transaction, with retries; the hint follows the commit. `job` must be safe to run again from its beginning. */
+export async function write<T>(store: Store, job: (trx: Trx) => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const result = await store.db.transaction().execute(job)
+      store.onCommit()
+      return result
+    } catch (error) {
+      if (attempt < RETRIES_MAX && RETRIED.has(codeOf(error))) continue
+      throw error
+    }
+  }
+}
+
+/** True when the error says that PostgreSQL cannot be reached or is going down, so that a later try may do. */
+export function isAway(error: unknown): boolean {
+  return AWAY.test(codeOf(error)) || (error instanceof Error && AWAY_MESSAGE.test(error.message))
+}
+
+/** The record's clock, see design: never the process's own. */
+export async function recordNow(db: Reader): Promise<Date> {
+  const { rows } = await sql<{ now: Date }>`select record_now() as now`.execute(db)
+  return rows[0]!.now
+}
+
+/** Turns a violated unique constraint into a conflict with our own sentence; passes everything else on. */
+export function conflictOn(error: unknown, constraint: string, message: string): never {
+  if (codeOf(error) === '23505' && (error as { constraint?: string }).constraint === constraint) {
+    throw new DomainError('conflict', message, { cause: error })
+  }
+  throw error
+}
+
+const codeOf = (error: unknown): string => String((error as { code?: unknown } | null)?.code ?? '')

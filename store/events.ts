@@ -1,0 +1,86 @@
+/**
+ * Events: written with the change they tell of, in its transaction; stamped with a position after the commit.
+ *
+ * The database does the rest by triggers: it refuses a gap in a resource's sequence, chains digests, renders the native
+ * body, and makes one delivery row for each hook that wants the event.
+ */
+import { type Kysely, sql } from 'kysely'
+import type { Cause } from '../domain/record.ts'
+import type { Store, Trx } from './database.ts'
+import type { Tables } from './tables.ts'
+
+/** An event to be written. `sequence` is the resource row's, after it was raised in the same transaction. */
+export interface NewEvent {
+  readonly project_id: string | null
+  readonly resource_type: 'order' | 'instance' | 'deployment' | 'lease' | 'hook' | 'cloud'
+  readonly resource_id: string
+  readonly sequence: number
+  /** Dotted, `a-z 0-9 _`, for example `instance.state_changed`. */
+  readonly type: string
+  readonly from?: string | null
+  readonly to?: string | null
+  readonly snapshot: Readonly<{ [field: string]: unknown }>
+  readonly cause: Cause
+}
+
+/** Writes events and returns their ids, in the order given. */
+export async function recordEvents(trx: Trx, events: readonly NewEvent[]): Promise<string[]> {
+  if (!events.length) return []
+  const rows = await trx
+    .insertInto('events')
+    .values(
+      events.map((event) => ({
+        project_id: event.project_id,
+        resource_type: event.resource_type,
+        resource_id: event.resource_id,
+        sequence: event.sequence,
+        type: event.type,
+        from_state: event.from ?? null,
+        to_state: event.to ?? null,
+        snapshot: JSON.stringify(event.snapshot),
+        cause: JSON.stringify(event.cause),
+      })),
+    )
+    .returning(['id', 'number'])
+    .execute()
+  return rows.toSorted((a, b) => a.number - b.number).map((row) => row.id)
+}
+
+/** The newest event of a resource: what a rule names as the cause of what it does next. */
+export async function lastEventId(
+  db: Kysely<Tables>,
+  resource_type: string,
+  resource_id: string,
+): Promise<string | undefined> {
+  const row = await db
+    .selectFrom('events')
+    .select('id')
+    .where('resource_type', '=', resource_type)
+    .where('resource_id', '=', resource_id)
+    .orderBy('sequence', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  return row?.id
+}
+
+const STAMP_BATCH = 2_000
+const STAMP_LOCK = 4_805_001
+
+/**
+ * Gives a position to every committed event that has none; returns how many. One pass at a time in the whole
+ * installation: a position is only ever given to what is visible, so a reader beyond it can miss nothing.
+ */
+export async function stampEvents(store: Store): Promise<number> {
+  return store.db.transaction().execute(async (trx) => {
+    const { rows } = await sql<{ locked: boolean }>`select pg_try_advisory_xact_lock(${STAMP_LOCK}) as locked`.execute(
+      trx,
+    )
+    if (!rows[0]?.locked) return 0
+    const stamped = await sql`
+      update events set position = fresh.position
+      from (select number, nextval('event_position') as position
+        from (select number from events where position is null order by number limit ${STAMP_BATCH}) unstamped) fresh
+      where events.number = fresh.number`.execute(trx)
+    return Number(stamped.numAffectedRows ?? 0)
+  })
+}

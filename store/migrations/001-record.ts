@@ -1,0 +1,547 @@
+import { type Kysely, sql } from 'kysely'
+
+/**
+ * The record, first shape. Reading order: installation and clock, who, clouds, events, orders, leases, hooks, motion.
+ *
+ * Rules the database keeps by itself, whoever writes: an event's sequence follows the one before (trigger
+ * `chain_event`), every event has one delivery row for each hook that wants it (trigger `fan_out`), one attempt of an
+ * item wins, no two bookings of a host overlap, one hold a host.
+ */
+const RECORD = `
+create extension if not exists btree_gist;
+
+-- Installation and clock ---------------------------------------------------------------------------------------------
+
+create table installation (
+  singleton boolean primary key default true check (singleton),
+  id uuid not null default gen_random_uuid(),
+  schema_version int not null,
+  min_compatible int not null,
+  clock_offset interval not null default interval '0',
+  -- Off after a restore from backup: machines that look surplus are then a person's decision.
+  automatic_removal boolean not null default true,
+  created_at timestamptz not null default clock_timestamp()
+);
+
+-- The record's clock. Everything due, booked or shown is in this time; tokens, tags, heartbeats and sends are in real time.
+create function record_now() returns timestamptz language sql volatile as
+  $$ select clock_timestamp() + (select clock_offset from installation) $$;
+
+-- Time-sortable random id (ULID): 48 bits of milliseconds, 80 of chance, Crockford's base 32.
+create function ulid() returns text language sql volatile as $$
+  select string_agg(substr('0123456789ABCDEFGHJKMNPQRSTVWXYZ',
+    1 + case when i < 10 then ((ms >> (5 * (9 - i))) & 31)::int else get_byte(chance, i - 10) & 31 end, 1), '' order by i)
+  from (select (extract(epoch from clock_timestamp()) * 1000)::bigint as ms, uuid_send(gen_random_uuid()) as chance) seed,
+    generate_series(0, 25) as i
+$$;
+
+-- Who ----------------------------------------------------------------------------------------------------------------
+
+create table projects (
+  id uuid primary key,
+  name text not null unique,
+  created_at timestamptz not null default record_now()
+);
+
+create table users (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  name text not null,
+  created_at timestamptz not null default record_now(),
+  unique (project_id, name)
+);
+
+create table tokens (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  user_id uuid not null references users,
+  role text not null check (role in ('operator', 'member', 'reader', 'monitor')),
+  grants text[] not null default '{}',
+  hash bytea not null unique,
+  created_at timestamptz not null default clock_timestamp(),
+  expires_at timestamptz,
+  revoked_at timestamptz
+);
+
+create table idempotency_keys (
+  project_id uuid not null references projects,
+  key text not null,
+  request_hash bytea not null,
+  status int not null,
+  resource_type text not null,
+  resource_id uuid not null,
+  sealed_secret bytea,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (project_id, key)
+);
+create index on idempotency_keys (created_at);
+
+-- Clouds -------------------------------------------------------------------------------------------------------------
+
+create table credentials (
+  id uuid primary key,
+  project_id uuid references projects, -- null: the installation's own
+  name text not null,
+  sealed bytea not null,
+  created_at timestamptz not null default record_now(),
+  expires_at timestamptz,
+  refused_at timestamptz
+);
+
+create table clouds (
+  id uuid primary key,
+  name text not null unique,
+  provider text not null,
+  endpoint text not null,
+  credential_id uuid references credentials,
+  settings jsonb not null default '{}',
+  sizes jsonb not null default '{}',  -- our name -> provider's name
+  images jsonb not null default '{}',
+  priority int not null default 0,
+  enabled boolean not null default true,
+  allocation int check (allocation >= 0), -- instances at most; null: no limit of ours
+  source text not null default 'api' check (source in ('api', 'file')),
+  state text not null default 'unknown' check (state in ('unknown', 'ok', 'unreachable', 'refused')),
+  stale_since timestamptz,
+  last_error jsonb,
+  last_list_sent_at timestamptz, -- real time
+  last_list_took_ms int,
+  watch_epoch bigint not null default 0,
+  sequence int not null default 0,
+  created_at timestamptz not null default record_now()
+);
+
+create table cloud_grants (
+  project_id uuid not null references projects,
+  cloud_id uuid not null references clouds,
+  primary key (project_id, cloud_id)
+);
+
+-- Machines with our tag and no attempt of ours: reported, removed by a person only.
+create table orphans (
+  cloud_id uuid not null references clouds,
+  provider_id text not null,
+  tag text,
+  raw_state text not null,
+  first_seen_at timestamptz not null default clock_timestamp(),
+  last_seen_at timestamptz not null default clock_timestamp(),
+  tombstone jsonb,
+  primary key (cloud_id, provider_id)
+);
+
+-- Events and hooks ---------------------------------------------------------------------------------------------------
+
+create sequence event_position;
+
+create table events (
+  number bigint generated always as identity primary key,
+  id text not null unique default 'evt_' || ulid(),
+  project_id uuid references projects, -- null: the installation's
+  resource_type text not null,
+  resource_id uuid not null,
+  sequence int not null check (sequence > 0),
+  type text not null,
+  from_state text,
+  to_state text,
+  snapshot jsonb not null,
+  cause jsonb not null,
+  schema_version int not null default 1,
+  at timestamptz not null default record_now(),
+  digest bytea not null,
+  body text, -- native JSON as sent; goes after the retention time
+  position bigint unique, -- stamped after commit, see store/events.ts
+  unique (resource_type, resource_id, sequence)
+);
+create index events_unstamped on events (number) where position is null;
+create index events_of_project on events (project_id, position desc) where position is not null;
+
+create table hooks (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  user_id uuid not null references users,
+  uri text not null,
+  description text,
+  version text not null default 'v1',
+  format text not null default 'json',
+  filter jsonb not null default '{}', -- {types?: [..], resource_type?, resource_id?, deployment_id?}
+  state text not null default 'active' check (state in ('unverified', 'active', 'paused', 'disabled', 'deleted')),
+  state_reason text,
+  paused_until timestamptz,
+  shard smallint not null check (shard between 0 and 3),
+  owner text not null default 'sender' check (owner in ('sender', 'lane')),
+  attended_until timestamptz, -- real time; its lane is awake and will look again by itself
+  timeout_ms int not null default 15000 check (timeout_ms between 1000 and 30000),
+  in_flight_max int not null default 8 check (in_flight_max between 1 and 64),
+  schedule_ms int[], -- null: the default schedule
+  failures_in_row int not null default 0,
+  last_success_at timestamptz,
+  last_failure_at timestamptz,
+  sequence int not null default 0,
+  created_at timestamptz not null default record_now()
+);
+create index on hooks (project_id) where state <> 'deleted';
+create index on hooks (shard) where state <> 'deleted';
+
+create table hook_secrets (
+  id uuid primary key,
+  hook_id uuid not null references hooks,
+  sealed bytea not null,
+  created_at timestamptz not null default clock_timestamp(),
+  expires_at timestamptz
+);
+create index on hook_secrets (hook_id);
+
+create table sender_shards (
+  shard smallint primary key,
+  epoch bigint not null default 0
+);
+insert into sender_shards (shard) values (0), (1), (2), (3);
+
+create table deliveries (
+  id bigint generated always as identity primary key,
+  project_id uuid not null references projects,
+  hook_id uuid not null references hooks,
+  event_number bigint not null references events (number),
+  resource_type text not null,
+  resource_id uuid not null,
+  sequence int not null,
+  state text not null default 'pending' check (state in
+    ('pending', 'in_flight', 'waiting', 'parked', 'delivered', 'exhausted', 'aborted', 'cancelled', 'expired')),
+  reason text, -- why it waits
+  trigger text not null default 'schedule', -- what brings the next attempt
+  attempts int not null default 0, -- charged ones: they take a place of the schedule
+  sends int not null default 0, -- all of them
+  unknown_in_row int not null default 0,
+  next_attempt_at timestamptz not null default record_now(),
+  claim bigint, -- epoch of whoever has it in flight
+  created_at timestamptz not null default record_now(),
+  settled_at timestamptz,
+  unique (hook_id, event_number)
+) with (fillfactor = 80);
+create index deliveries_open on deliveries (hook_id, resource_type, resource_id, sequence)
+  where state in ('pending', 'in_flight', 'waiting', 'parked');
+create index deliveries_by_event on deliveries (event_number);
+create index deliveries_by_project on deliveries (project_id, id desc);
+
+create table delivery_attempts (
+  delivery_id bigint not null references deliveries,
+  number int not null,
+  trigger text not null,
+  started_at timestamptz not null, -- real time
+  ended_at timestamptz not null,
+  outcome text not null, -- delivered or an error class
+  status int,
+  response_headers jsonb,
+  response_body text,
+  remote_address text,
+  next_attempt_at timestamptz,
+  primary key (delivery_id, number)
+);
+
+create function hook_wants(filter jsonb, event events) returns boolean language sql immutable as $$
+  select (not filter ? 'types' or exists (
+      select from jsonb_array_elements_text(filter -> 'types') as wanted
+      where wanted = event.type or wanted = '*' or (right(wanted, 2) = '.*' and starts_with(event.type, left(wanted, -1)))))
+    and (not filter ? 'resource_type' or filter ->> 'resource_type' = event.resource_type)
+    and (not filter ? 'resource_id' or filter ->> 'resource_id' = event.resource_id::text)
+    and (not filter ? 'deployment_id' or filter ->> 'deployment_id' = coalesce(event.snapshot ->> 'deployment_id', event.resource_id::text))
+$$;
+
+create function chain_event() returns trigger language plpgsql as $$
+declare previous bytea;
+begin
+  if new.sequence > 1 then
+    select digest into previous from events
+      where resource_type = new.resource_type and resource_id = new.resource_id and sequence = new.sequence - 1;
+    if not found then
+      raise exception 'event % of % % has no predecessor', new.sequence, new.resource_type, new.resource_id
+        using errcode = 'integrity_constraint_violation';
+    end if;
+  end if;
+  new.digest := sha256(coalesce(previous, '') || convert_to(jsonb_build_array(new.id, new.resource_type, new.resource_id,
+    new.sequence, new.type, new.from_state, new.to_state, new.snapshot, new.cause, new.at)::text, 'UTF8'));
+  new.body := json_build_object('id', new.id, 'type', new.type,
+    'timestamp', to_char(new.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+    'data', json_build_object('resource_type', new.resource_type, 'resource_id', new.resource_id,
+      'sequence', new.sequence, 'from', new.from_state, 'to', new.to_state, 'reason', new.cause ->> 'reason',
+      'cause', new.cause, 'snapshot', new.snapshot))::text;
+  return new;
+end $$;
+create trigger chain_event before insert on events for each row execute function chain_event();
+
+create function fan_out() returns trigger language plpgsql as $$
+begin
+  insert into deliveries (project_id, hook_id, event_number, resource_type, resource_id, sequence, state, reason)
+    select hook.project_id, hook.id, event.number, event.resource_type, event.resource_id, event.sequence,
+      case when hook.state = 'disabled' then 'parked' else 'pending' end,
+      case when hook.state = 'disabled' then 'endpoint_disabled' end
+    from new_events as event join hooks as hook on hook.project_id = event.project_id
+    where hook.state <> 'deleted' and hook_wants(hook.filter, event::events)
+      and not (event.resource_type = 'hook' and event.resource_id = hook.id)
+    order by event.number;
+  return null;
+end $$;
+create trigger fan_out after insert on events referencing new table as new_events
+  for each statement execute function fan_out();
+
+-- Launch orders and instances ----------------------------------------------------------------------------------------
+
+create table deployments (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  name text not null,
+  state text not null default 'queued',
+  sequence int not null default 0,
+  created_at timestamptz not null default record_now(),
+  unique (project_id, name)
+);
+
+create table leases (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  user_id uuid not null references users,
+  name text not null,
+  state text not null default 'PENDING' check (state in
+    ('PENDING', 'STARTING', 'ACTIVE', 'TERMINATING', 'TERMINATED', 'ERROR')),
+  start_at timestamptz not null,
+  end_at timestamptz not null,
+  before_end_at timestamptz,
+  order_template jsonb, -- what to launch at the start
+  order_id uuid, -- what was launched
+  wish text not null default 'run' check (wish in ('run', 'end')),
+  wish_version int not null default 1,
+  wished_by uuid,
+  wished_at timestamptz not null default record_now(),
+  wish_event text,
+  blocker jsonb,
+  attended_until timestamptz, -- real time
+  due_at timestamptz, -- when its flow has something to do by itself; null: never
+  sequence int not null default 0,
+  created_at timestamptz not null default record_now(),
+  ended_at timestamptz,
+  check (end_at > start_at)
+);
+create index leases_open on leases (due_at) where state not in ('TERMINATED', 'ERROR');
+create index leases_by_project on leases (project_id, id desc);
+
+create table lease_events (
+  id uuid primary key,
+  lease_id uuid not null references leases,
+  type text not null,
+  time timestamptz not null,
+  status text not null default 'UNDONE' check (status in ('UNDONE', 'IN_PROGRESS', 'DONE', 'ERROR')),
+  acted_at timestamptz,
+  late_ms bigint,
+  unique (lease_id, type)
+);
+
+create table launch_orders (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  user_id uuid not null references users,
+  deployment_id uuid not null references deployments,
+  lease_id uuid references leases,
+  name text not null,
+  state text not null default 'queued' check (state in ('queued', 'launching', 'settling', 'running', 'held',
+    'compensating', 'cancelled', 'terminating', 'terminated', 'failed')),
+  partial boolean not null default false,
+  policy text not null default 'all' check (policy in ('all', 'at_least', 'any')),
+  at_least int check (at_least > 0),
+  count int not null check (count between 1 and 1000),
+  cloud_ids uuid[] not null, -- in order of preference
+  size text not null,
+  image text not null,
+  sealed_user_data bytea,
+  extra jsonb not null default '{}',
+  priority int not null default 0,
+  deadline_at timestamptz,
+  wish text not null default 'run' check (wish in ('run', 'cancel', 'terminate')),
+  wish_version int not null default 1,
+  wished_by uuid,
+  wished_at timestamptz not null default record_now(),
+  wish_event text,
+  blocker jsonb,
+  next_batch int not null default 1,
+  next_undo_batch int not null default 1,
+  attended_until timestamptz, -- real time
+  due_at timestamptz, -- when its flow has something to do by itself; null: only when woken
+  sequence int not null default 0,
+  created_at timestamptz not null default record_now(),
+  settled_at timestamptz
+);
+create index launch_orders_open on launch_orders (due_at) where state not in ('running', 'cancelled', 'terminated', 'failed');
+create index launch_orders_by_project on launch_orders (project_id, id desc);
+create index on launch_orders (deployment_id);
+create index on launch_orders (lease_id) where lease_id is not null;
+
+create table instances (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  deployment_id uuid not null references deployments,
+  order_id uuid not null references launch_orders,
+  external_id text, -- the caller's own
+  name text not null,
+  state text not null default 'pending' check (state in ('pending', 'starting', 'running', 'stopping', 'stopped',
+    'rebooting', 'terminating', 'terminated', 'failed', 'missing')),
+  size text not null,
+  image text not null,
+  cloud_id uuid references clouds, -- set with provider_id by the attempt that won
+  provider_id text,
+  raw_state text,
+  public_addresses text[] not null default '{}',
+  private_addresses text[] not null default '{}',
+  wish text not null default 'run' check (wish in ('run', 'stop', 'terminate')),
+  wish_version int not null default 1,
+  wished_by uuid,
+  wished_at timestamptz not null default record_now(),
+  wish_event text,
+  blocker jsonb,
+  stale_since timestamptz,
+  absent_lists int not null default 0, -- complete lists in a row that did not show it
+  acknowledged_at timestamptz, -- real time of the create's answer
+  changed_at timestamptz not null default clock_timestamp(), -- real time; older observations are dropped
+  attended_until timestamptz, -- real time
+  due_at timestamptz,
+  sequence int not null default 0,
+  created_at timestamptz not null default record_now(),
+  running_at timestamptz,
+  terminated_at timestamptz,
+  unique (project_id, external_id)
+);
+create index instances_by_order on instances (order_id);
+create index instances_by_project on instances (project_id, id desc);
+create index instances_by_deployment on instances (deployment_id);
+create unique index instances_by_machine on instances (cloud_id, provider_id) where provider_id is not null;
+create index instances_alive on instances (cloud_id) where state not in ('pending', 'terminated', 'failed');
+
+create table items (
+  id uuid primary key,
+  order_id uuid not null references launch_orders,
+  number int not null,
+  instance_id uuid not null references instances,
+  state text not null default 'queued' check (state in ('queued', 'claimed', 'creating', 'starting', 'running',
+    'failed', 'cancelled', 'terminated')),
+  cloud_index int not null default 0, -- place in the order's list of clouds
+  attempts int not null default 0,
+  next_attempt_at timestamptz,
+  last_error jsonb,
+  unique (order_id, number)
+);
+create index on items (instance_id);
+
+create table launch_attempts (
+  id uuid primary key, -- tag and idempotency token
+  item_id uuid not null references items,
+  instance_id uuid not null references instances,
+  order_id uuid not null references launch_orders,
+  number int not null,
+  cloud_id uuid not null references clouds,
+  batch int not null, -- created together, within the order
+  undo_batch int, -- deleted together, within the order
+  state text not null default 'open' check (state in ('open', 'sent', 'won', 'lost', 'unknown', 'surplus')),
+  provider_id text,
+  sends int not null default 0,
+  sent_at timestamptz, -- real time of the last send's begin
+  answered_at timestamptz,
+  settle_at timestamptz, -- real time: after it, silence means it was never carried out
+  next_send_at timestamptz, -- real time
+  error jsonb, -- {class, message, evidence, at}
+  created_at timestamptz not null default record_now(),
+  gone_at timestamptz, -- its machine, if there was one, is confirmed gone
+  unique (item_id, number)
+);
+create unique index one_winner_an_item on launch_attempts (item_id) where state = 'won' and gone_at is null;
+create index launch_attempts_by_order on launch_attempts (order_id, batch);
+create index launch_attempts_by_cloud on launch_attempts (cloud_id, state);
+create unique index launch_attempts_by_machine on launch_attempts (cloud_id, provider_id) where provider_id is not null;
+
+-- Capacity and quota are claims: one row an attempt, released exactly once.
+create table claims (
+  attempt_id uuid primary key references launch_attempts,
+  cloud_id uuid not null references clouds,
+  project_id uuid not null references projects,
+  claimed_at timestamptz not null default record_now(),
+  released_at timestamptz
+);
+create index claims_open on claims (cloud_id) where released_at is null;
+
+create table actions (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  instance_id uuid not null references instances,
+  number int not null,
+  kind text not null check (kind in ('start', 'stop', 'reboot', 'terminate', 'restart', 'isolate')),
+  detail jsonb not null default '{}',
+  state text not null default 'queued' check (state in ('queued', 'running', 'done', 'failed', 'superseded')),
+  wished_by uuid,
+  error jsonb,
+  created_at timestamptz not null default record_now(),
+  finished_at timestamptz,
+  unique (instance_id, number)
+);
+create unique index one_action_at_a_time on actions (instance_id) where state = 'running';
+
+-- Hosts, reservations, bookings, holds -------------------------------------------------------------------------------
+
+create table hosts (
+  id bigint generated always as identity primary key,
+  cloud_id uuid references clouds,
+  name text not null,
+  properties jsonb not null default '{}',
+  reservable boolean not null default true,
+  sequence int not null default 0,
+  created_at timestamptz not null default record_now(),
+  deleted_at timestamptz
+);
+
+create table reservations (
+  id uuid primary key,
+  lease_id uuid not null references leases,
+  resource_type text not null,
+  state text not null default 'pending',
+  min_count int not null default 1,
+  max_count int not null default 1,
+  requirements jsonb not null default '{}',
+  before_end text not null default 'default',
+  created_at timestamptz not null default record_now()
+);
+create index on reservations (lease_id);
+
+create table bookings (
+  id uuid primary key,
+  host_id bigint not null references hosts,
+  lease_id uuid not null references leases,
+  reservation_id uuid not null references reservations,
+  kind text not null default 'physical' check (kind in ('physical', 'counted')),
+  amount jsonb not null default '{}',
+  during tstzrange not null check (not isempty(during)),
+  exclude using gist (host_id with =, during with &&) where (kind = 'physical')
+);
+create index on bookings (lease_id);
+
+create table holds (
+  host_id bigint primary key references hosts,
+  lease_id uuid not null references leases,
+  taken_at timestamptz not null default record_now()
+);
+
+-- Motion -------------------------------------------------------------------------------------------------------------
+
+-- "Look again at this": no state, no command. Real time.
+create table outbox (
+  id bigint generated always as identity primary key,
+  target text not null,
+  project_id uuid,
+  kind text not null default 'wake' check (kind in ('start', 'wake')),
+  not_before timestamptz not null default clock_timestamp(),
+  created_at timestamptz not null default clock_timestamp()
+);
+create index on outbox (target);
+create index on outbox (not_before, id);
+
+insert into installation (schema_version, min_compatible) values (1, 1);
+`
+
+export async function up(db: Kysely<never>): Promise<void> {
+  await sql.raw(RECORD).execute(db)
+}

@@ -1,0 +1,68 @@
+/**
+ * The outbox: "look again at this workflow". A row is a wake, never a command; what there is to do stands in the
+ * record. Rows are claimed by moving `not_before`, so that no transaction stays open during a call to the engine, and
+ * deleted once the engine has taken the signal, or by the plan that answers them.
+ */
+import { type Kysely, sql } from 'kysely'
+import type { WorkflowId } from '../domain/workflow-ids.ts'
+import type { Trx } from './database.ts'
+import type { Tables } from './tables.ts'
+
+export interface Wake {
+  readonly target: WorkflowId
+  readonly project_id?: string | null
+  /** Real time; a noun that is being worked on wants its wake delayed until then, never dropped. */
+  readonly not_before?: Date | null
+}
+
+/** Queues wakes in the caller's transaction; several for one target are one. */
+export async function wake(trx: Trx, wakes: readonly Wake[]): Promise<void> {
+  const by_target = new Map(wakes.map((w) => [w.target, w]))
+  if (!by_target.size) return
+  await sql`
+    insert into outbox (target, project_id, not_before)
+    select target, project_id, greatest(clock_timestamp(), not_before)
+    from unnest(${[...by_target.keys()]}::text[],
+      ${[...by_target.values()].map((w) => w.project_id ?? null)}::uuid[],
+      ${[...by_target.values()].map((w) => w.not_before ?? null)}::timestamptz[]) as w (target, project_id, not_before)`.execute(
+    trx,
+  )
+}
+
+/** A plan answers every wake it can see: called before it reads. */
+export async function answerWakes(trx: Trx, target: WorkflowId): Promise<void> {
+  await trx.deleteFrom('outbox').where('target', '=', target).execute()
+}
+
+/** Lets delayed wakes of a target go at once: its flow stops attending. */
+export async function releaseWakes(trx: Trx, target: WorkflowId): Promise<void> {
+  await sql`update outbox set not_before = clock_timestamp() where target = ${target} and not_before > clock_timestamp()`.execute(
+    trx,
+  )
+}
+
+export interface ClaimedWake {
+  readonly target: WorkflowId
+  readonly project_id: string | null
+  readonly ids: readonly number[]
+}
+
+/** Takes due rows, oldest first, for `claim_ms`; one entry a target. */
+export async function claimWakes(db: Kysely<Tables>, limit: number, claim_ms: number): Promise<ClaimedWake[]> {
+  const { rows } = await sql<{ id: number; target: WorkflowId; project_id: string | null }>`
+    update outbox set not_before = clock_timestamp() + ${claim_ms} * interval '1 ms'
+    from (select id from outbox where not_before <= clock_timestamp() order by id limit ${limit} for update skip locked) due
+    where outbox.id = due.id returning outbox.id, target, project_id`.execute(db)
+  const by_target = new Map<string, { target: WorkflowId; project_id: string | null; ids: number[] }>()
+  for (const row of rows.toSorted((a, b) => a.id - b.id)) {
+    const entry = by_target.get(row.target)
+    if (entry) entry.ids.push(row.id)
+    else by_target.set(row.target, { target: row.target, project_id: row.project_id, ids: [row.id] })
+  }
+  return [...by_target.values()]
+}
+
+/** Deletes what was handed over. */
+export async function forgetWakes(db: Kysely<Tables>, ids: readonly number[]): Promise<void> {
+  if (ids.length) await db.deleteFrom('outbox').where('id', 'in', ids).execute()
+}

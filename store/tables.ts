@@ -1,0 +1,464 @@
+/** The tables as Kysely sees them; the columns' meaning is said in migrations/001-record.ts. */
+import type { ColumnType, Generated } from 'kysely'
+import type { OrderTemplate } from '../domain/launch-order.ts'
+import type { AttemptError, Blocker, Cause, HookFilter } from '../domain/record.ts'
+
+/** jsonb: read as a value, written as text. */
+type Json<T> = ColumnType<T, string, string>
+type JsonDefault<T> = ColumnType<T, string | undefined, string>
+/** jsonb that may be null. */
+type JsonNull<T> = ColumnType<T | null, string | null | undefined, string | null>
+
+export interface ActionsTable {
+  id: string
+  project_id: string
+  instance_id: string
+  number: number
+  kind: 'start' | 'stop' | 'reboot' | 'terminate' | 'restart' | 'isolate'
+  detail: JsonDefault<Record<string, unknown>>
+  state: Generated<'queued' | 'running' | 'done' | 'failed' | 'superseded'>
+  wished_by: string | null
+  error: JsonNull<AttemptError>
+  created_at: Generated<Date>
+  finished_at: Date | null
+}
+
+export interface BookingsTable {
+  id: string
+  host_id: number
+  lease_id: string
+  reservation_id: string
+  kind: Generated<'physical' | 'counted'>
+  amount: JsonDefault<Record<string, unknown>>
+  during: string
+}
+
+export interface ClaimsTable {
+  attempt_id: string
+  cloud_id: string
+  project_id: string
+  claimed_at: Generated<Date>
+  released_at: Date | null
+}
+
+export interface CloudGrantsTable {
+  project_id: string
+  cloud_id: string
+}
+
+export interface CloudsTable {
+  id: string
+  name: string
+  provider: string
+  endpoint: string
+  credential_id: string | null
+  settings: JsonDefault<Record<string, unknown>>
+  sizes: JsonDefault<Record<string, string>>
+  images: JsonDefault<Record<string, string>>
+  priority: Generated<number>
+  enabled: Generated<boolean>
+  allocation: number | null
+  source: Generated<'api' | 'file'>
+  state: Generated<'unknown' | 'ok' | 'unreachable' | 'refused'>
+  stale_since: Date | null
+  last_error: JsonNull<AttemptError>
+  last_list_sent_at: Date | null
+  last_list_took_ms: number | null
+  watch_epoch: Generated<number>
+  sequence: Generated<number>
+  created_at: Generated<Date>
+}
+
+export interface CredentialsTable {
+  id: string
+  project_id: string | null
+  name: string
+  sealed: Buffer
+  created_at: Generated<Date>
+  expires_at: Date | null
+  refused_at: Date | null
+}
+
+export interface DeliveriesTable {
+  id: Generated<number>
+  project_id: string
+  hook_id: string
+  event_number: number
+  resource_type: string
+  resource_id: string
+  sequence: number
+  state: Generated<
+    'pending' | 'in_flight' | 'waiting' | 'parked' | 'delivered' | 'exhausted' | 'aborted' | 'cancelled' | 'expired'
+  >
+  reason: string | null
+  trigger: Generated<string>
+  attempts: Generated<number>
+  sends: Generated<number>
+  unknown_in_row: Generated<number>
+  next_attempt_at: Generated<Date>
+  claim: number | null
+  created_at: Generated<Date>
+  settled_at: Date | null
+}
+
+export interface DeliveryAttemptsTable {
+  delivery_id: number
+  number: number
+  trigger: string
+  started_at: Date
+  ended_at: Date
+  outcome: string
+  status: number | null
+  response_headers: JsonNull<Record<string, unknown>>
+  response_body: string | null
+  remote_address: string | null
+  next_attempt_at: Date | null
+}
+
+export interface DeploymentsTable {
+  id: string
+  project_id: string
+  name: string
+  state: Generated<string>
+  sequence: Generated<number>
+  created_at: Generated<Date>
+}
+
+export interface EventsTable {
+  number: Generated<number>
+  id: Generated<string>
+  project_id: string | null
+  resource_type: string
+  resource_id: string
+  sequence: number
+  type: string
+  from_state: string | null
+  to_state: string | null
+  snapshot: Json<Record<string, unknown>>
+  cause: Json<Cause>
+  schema_version: Generated<number>
+  at: Generated<Date>
+  digest: Generated<Buffer>
+  body: string | null
+  position: number | null
+}
+
+export interface HoldsTable {
+  host_id: number
+  lease_id: string
+  taken_at: Generated<Date>
+}
+
+export interface HookSecretsTable {
+  id: string
+  hook_id: string
+  sealed: Buffer
+  created_at: Generated<Date>
+  expires_at: Date | null
+}
+
+export interface HooksTable {
+  id: string
+  project_id: string
+  user_id: string
+  uri: string
+  description: string | null
+  version: Generated<string>
+  format: Generated<string>
+  filter: JsonDefault<HookFilter>
+  state: Generated<'unverified' | 'active' | 'paused' | 'disabled' | 'deleted'>
+  state_reason: string | null
+  paused_until: Date | null
+  shard: number
+  owner: Generated<'sender' | 'lane'>
+  attended_until: Date | null
+  timeout_ms: Generated<number>
+  in_flight_max: Generated<number>
+  schedule_ms: number[] | null
+  failures_in_row: Generated<number>
+  last_success_at: Date | null
+  last_failure_at: Date | null
+  sequence: Generated<number>
+  created_at: Generated<Date>
+}
+
+export interface HostsTable {
+  id: Generated<number>
+  cloud_id: string | null
+  name: string
+  properties: JsonDefault<Record<string, unknown>>
+  reservable: Generated<boolean>
+  sequence: Generated<number>
+  created_at: Generated<Date>
+  deleted_at: Date | null
+}
+
+export interface IdempotencyKeysTable {
+  project_id: string
+  key: string
+  request_hash: Buffer
+  status: number
+  resource_type: string
+  resource_id: string
+  sealed_secret: Buffer | null
+  created_at: Generated<Date>
+}
+
+export interface InstallationTable {
+  singleton: Generated<boolean>
+  id: Generated<string>
+  schema_version: number
+  min_compatible: number
+  clock_offset: Generated<string>
+  automatic_removal: Generated<boolean>
+  created_at: Generated<Date>
+}
+
+export interface InstancesTable {
+  id: string
+  project_id: string
+  deployment_id: string
+  order_id: string
+  external_id: string | null
+  name: string
+  state: Generated<
+    | 'pending'
+    | 'starting'
+    | 'running'
+    | 'stopping'
+    | 'stopped'
+    | 'rebooting'
+    | 'terminating'
+    | 'terminated'
+    | 'failed'
+    | 'missing'
+  >
+  size: string
+  image: string
+  cloud_id: string | null
+  provider_id: string | null
+  raw_state: string | null
+  public_addresses: Generated<string[]>
+  private_addresses: Generated<string[]>
+  wish: Generated<'run' | 'stop' | 'terminate'>
+  wish_version: Generated<number>
+  wished_by: string | null
+  wished_at: Generated<Date>
+  wish_event: string | null
+  blocker: JsonNull<Blocker>
+  stale_since: Date | null
+  absent_lists: Generated<number>
+  acknowledged_at: Date | null
+  changed_at: Generated<Date>
+  attended_until: Date | null
+  due_at: Date | null
+  sequence: Generated<number>
+  created_at: Generated<Date>
+  running_at: Date | null
+  terminated_at: Date | null
+}
+
+export interface ItemsTable {
+  id: string
+  order_id: string
+  number: number
+  instance_id: string
+  state: Generated<'queued' | 'claimed' | 'creating' | 'starting' | 'running' | 'failed' | 'cancelled' | 'terminated'>
+  cloud_index: Generated<number>
+  attempts: Generated<number>
+  next_attempt_at: Date | null
+  last_error: JsonNull<AttemptError>
+}
+
+export interface LaunchAttemptsTable {
+  id: string
+  item_id: string
+  instance_id: string
+  order_id: string
+  number: number
+  cloud_id: string
+  batch: number
+  undo_batch: number | null
+  state: Generated<'open' | 'sent' | 'won' | 'lost' | 'unknown' | 'surplus'>
+  provider_id: string | null
+  sends: Generated<number>
+  sent_at: Date | null
+  answered_at: Date | null
+  settle_at: Date | null
+  next_send_at: Date | null
+  error: JsonNull<AttemptError>
+  created_at: Generated<Date>
+  gone_at: Date | null
+}
+
+export interface LaunchOrdersTable {
+  id: string
+  project_id: string
+  user_id: string
+  deployment_id: string
+  lease_id: string | null
+  name: string
+  state: Generated<
+    | 'queued'
+    | 'launching'
+    | 'settling'
+    | 'running'
+    | 'held'
+    | 'compensating'
+    | 'cancelled'
+    | 'terminating'
+    | 'terminated'
+    | 'failed'
+  >
+  partial: Generated<boolean>
+  policy: Generated<'all' | 'at_least' | 'any'>
+  at_least: number | null
+  count: number
+  cloud_ids: string[]
+  size: string
+  image: string
+  sealed_user_data: Buffer | null
+  extra: JsonDefault<Record<string, unknown>>
+  priority: Generated<number>
+  deadline_at: Date | null
+  wish: Generated<'run' | 'cancel' | 'terminate'>
+  wish_version: Generated<number>
+  wished_by: string | null
+  wished_at: Generated<Date>
+  wish_event: string | null
+  blocker: JsonNull<Blocker>
+  next_batch: Generated<number>
+  next_undo_batch: Generated<number>
+  attended_until: Date | null
+  due_at: Date | null
+  sequence: Generated<number>
+  created_at: Generated<Date>
+  settled_at: Date | null
+}
+
+export interface LeaseEventsTable {
+  id: string
+  lease_id: string
+  type: string
+  time: Date
+  status: Generated<'UNDONE' | 'IN_PROGRESS' | 'DONE' | 'ERROR'>
+  acted_at: Date | null
+  late_ms: number | null
+}
+
+export interface LeasesTable {
+  id: string
+  project_id: string
+  user_id: string
+  name: string
+  state: Generated<'PENDING' | 'STARTING' | 'ACTIVE' | 'TERMINATING' | 'TERMINATED' | 'ERROR'>
+  start_at: Date
+  end_at: Date
+  before_end_at: Date | null
+  order_template: JsonNull<OrderTemplate>
+  order_id: string | null
+  wish: Generated<'run' | 'end'>
+  wish_version: Generated<number>
+  wished_by: string | null
+  wished_at: Generated<Date>
+  wish_event: string | null
+  blocker: JsonNull<Blocker>
+  attended_until: Date | null
+  due_at: Date | null
+  sequence: Generated<number>
+  created_at: Generated<Date>
+  ended_at: Date | null
+}
+
+export interface OrphansTable {
+  cloud_id: string
+  provider_id: string
+  tag: string | null
+  raw_state: string
+  first_seen_at: Generated<Date>
+  last_seen_at: Generated<Date>
+  tombstone: JsonNull<Record<string, unknown>>
+}
+
+export interface OutboxTable {
+  id: Generated<number>
+  target: string
+  project_id: string | null
+  kind: Generated<'start' | 'wake'>
+  not_before: Generated<Date>
+  created_at: Generated<Date>
+}
+
+export interface ProjectsTable {
+  id: string
+  name: string
+  created_at: Generated<Date>
+}
+
+export interface ReservationsTable {
+  id: string
+  lease_id: string
+  resource_type: string
+  state: Generated<string>
+  min_count: Generated<number>
+  max_count: Generated<number>
+  requirements: JsonDefault<Record<string, unknown>>
+  before_end: Generated<string>
+  created_at: Generated<Date>
+}
+
+export interface SenderShardsTable {
+  shard: number
+  epoch: Generated<number>
+}
+
+export interface TokensTable {
+  id: string
+  project_id: string
+  user_id: string
+  role: 'operator' | 'member' | 'reader' | 'monitor'
+  grants: Generated<string[]>
+  hash: Buffer
+  created_at: Generated<Date>
+  expires_at: Date | null
+  revoked_at: Date | null
+}
+
+export interface UsersTable {
+  id: string
+  project_id: string
+  name: string
+  created_at: Generated<Date>
+}
+
+export interface Tables {
+  actions: ActionsTable
+  bookings: BookingsTable
+  claims: ClaimsTable
+  cloud_grants: CloudGrantsTable
+  clouds: CloudsTable
+  credentials: CredentialsTable
+  deliveries: DeliveriesTable
+  delivery_attempts: DeliveryAttemptsTable
+  deployments: DeploymentsTable
+  events: EventsTable
+  holds: HoldsTable
+  hook_secrets: HookSecretsTable
+  hooks: HooksTable
+  hosts: HostsTable
+  idempotency_keys: IdempotencyKeysTable
+  installation: InstallationTable
+  instances: InstancesTable
+  items: ItemsTable
+  launch_attempts: LaunchAttemptsTable
+  launch_orders: LaunchOrdersTable
+  lease_events: LeaseEventsTable
+  leases: LeasesTable
+  orphans: OrphansTable
+  outbox: OutboxTable
+  projects: ProjectsTable
+  reservations: ReservationsTable
+  sender_shards: SenderShardsTable
+  tokens: TokensTable
+  users: UsersTable
+}
