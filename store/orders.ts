@@ -1,0 +1,280 @@
+/**
+ * Launch orders in the record: accepting, wishing, reading, and the plan that a flow asks for. What an order needs is
+ * decided in domain/decide-order.ts; here it is read under locks and written down.
+ */
+import { type Kysely, sql } from 'kysely'
+import { v7 as newId } from 'uuid'
+import { DomainError } from '../domain/errors.ts'
+import type { OrderTemplate } from '../domain/launch-order.ts'
+import { orderWorkflowId } from '../domain/workflow-ids.ts'
+import type { Store, Trx } from './database.ts'
+import { write } from './database.ts'
+import { recordEvents } from './events.ts'
+import { wake } from './outbox.ts'
+import type { Tables } from './tables.ts'
+
+/** Who asks, by which request. */
+export interface Caller {
+  readonly project_id: string
+  readonly user_id: string
+  readonly request_id: string
+}
+
+/** An idempotency key with the hash of method, path and body. */
+export interface RequestKey {
+  readonly key: string
+  readonly hash: Buffer
+}
+
+/** A launch order whose names were checked: clouds by id, in order of preference. */
+export interface CheckedOrder extends Omit<OrderTemplate, 'clouds' | 'user_data'> {
+  readonly cloud_ids: readonly string[]
+  readonly sealed_user_data: Buffer | null
+  /** The caller's own ids for the instances, in order. */
+  readonly external_ids?: readonly string[]
+}
+
+export interface AcceptedOrder {
+  readonly order_id: string
+  /** The outbox row, to be deleted by whoever starts the flow directly. Null: this was accepted before. */
+  readonly outbox_id: number | null
+}
+
+/**
+ * Accepts a launch order in one statement: order, deployment, items, instances, their events and deliveries, the wake,
+ * and the idempotency key, all or nothing. The same key with the same request answers the first one's order; with
+ * another request it throws `key_reused`.
+ */
+export async function acceptOrder(
+  store: Store,
+  caller: Caller,
+  order: CheckedOrder,
+  key: RequestKey | null,
+): Promise<AcceptedOrder> {
+  const order_id = newId()
+  const accepted = await insertOrder(store.db, caller, order_id, order, key, null)
+  if (accepted) {
+    store.onCommit()
+    return accepted
+  }
+  const earlier = await store.db
+    .selectFrom('idempotency_keys')
+    .select(['request_hash', 'resource_id'])
+    .where('project_id', '=', caller.project_id)
+    .where('key', '=', key!.key)
+    .executeTakeFirstOrThrow()
+  if (!earlier.request_hash.equals(key!.hash)) {
+    throw new DomainError('key_reused', 'this Idempotency-Key was used for another request; use a new one')
+  }
+  return { order_id: earlier.resource_id, outbox_id: null }
+}
+
+/** The statement behind `acceptOrder`; a lease's start step uses it inside its own transaction. Null: the key is taken. */
+export async function insertOrder(
+  db: Kysely<Tables>,
+  caller: Caller,
+  order_id: string,
+  order: CheckedOrder,
+  key: RequestKey | null,
+  origin: { lease_id: string; rule: string; reason: string; event: string } | null,
+): Promise<AcceptedOrder | null> {
+  const instance_ids = Array.from({ length: order.count }, () => newId())
+  const cause = origin
+    ? { rule: origin.rule, reason: origin.reason, event: origin.event }
+    : { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: 'requested' }
+  const { rows } = await sql<{ outbox_id: number | null }>`
+    with keyed as (
+      insert into idempotency_keys (project_id, key, request_hash, status, resource_type, resource_id)
+      select ${caller.project_id}::uuid, ${key?.key ?? ''}, ${key?.hash ?? Buffer.alloc(0)}::bytea, 202, 'order', ${order_id}::uuid
+      where ${key !== null}::boolean on conflict do nothing returning true as fresh
+    ), fresh as materialized (
+      select 'evt_' || ulid() as order_event where ${key === null}::boolean or exists (select from keyed)
+    ), deployment as (
+      insert into deployments (id, project_id, name, sequence)
+      select ${newId()}::uuid, ${caller.project_id}::uuid, ${order.deployment ?? order_id}::text, 1 from fresh
+      on conflict (project_id, name) do update set name = excluded.name
+      returning id, name, (xmax = 0) as made
+    ), placed as (
+      insert into launch_orders (id, project_id, user_id, deployment_id, lease_id, name, policy, at_least, count, cloud_ids,
+        size, image, sealed_user_data, extra, priority, wished_by, wish_event, sequence, due_at)
+      select ${order_id}::uuid, ${caller.project_id}::uuid, ${caller.user_id}::uuid, deployment.id, ${origin?.lease_id ?? null}::uuid,
+        ${order.name}::text, ${order.policy}::text, ${order.at_least ?? null}::int, ${order.count}::int, ${[...order.cloud_ids]}::uuid[],
+        ${order.size}::text, ${order.image}::text, ${order.sealed_user_data}::bytea, ${JSON.stringify(order.extra ?? {})}::jsonb,
+        ${order.priority ?? 0}::int, ${caller.user_id}::uuid, fresh.order_event, 1, record_now()
+      from deployment, fresh returning id
+    ), wanted as (
+      select id, external_id, number::int, ${order.name}::text || case when ${order.count}::int > 1 then '-' || number else '' end as name
+      from unnest(${instance_ids}::uuid[], ${instance_ids.map((_, i) => order.external_ids?.[i] ?? null)}::text[])
+        with ordinality as t (id, external_id, number)
+    ), made_instances as (
+      insert into instances (id, project_id, deployment_id, order_id, external_id, name, size, image, wished_by, wish_event, sequence)
+      select wanted.id, ${caller.project_id}::uuid, deployment.id, placed.id, wanted.external_id, wanted.name,
+        ${order.size}::text, ${order.image}::text, ${caller.user_id}::uuid, fresh.order_event, 1
+      from wanted, deployment, placed, fresh returning id, name
+    ), made_items as (
+      insert into items (id, order_id, number, instance_id)
+      select gen_random_uuid(), placed.id, wanted.number, wanted.id from wanted, placed
+    ), told as (
+      insert into events (id, project_id, resource_type, resource_id, sequence, type, to_state, snapshot, cause)
+      select coalesce(told.id, 'evt_' || ulid()), ${caller.project_id}::uuid, told.resource_type, told.resource_id, 1,
+        told.resource_type || '.created', told.state, told.snapshot, told.cause
+      from (
+        select 0 as place, fresh.order_event as id, 'order' as resource_type, placed.id as resource_id, 'queued' as state,
+          jsonb_build_object('name', ${order.name}::text, 'deployment_id', deployment.id, 'count', ${order.count}::int,
+            'policy', ${order.policy}::text, 'partial', false) as snapshot,
+          ${JSON.stringify(cause)}::jsonb as cause
+        from placed, deployment, fresh
+        union all
+        select 1, null, 'deployment', deployment.id, 'queued', jsonb_build_object('name', deployment.name),
+          jsonb_build_object('rule', 'order_accepted', 'reason', 'first order of the deployment', 'event', fresh.order_event)
+        from deployment, placed, fresh where deployment.made
+        union all
+        select 1 + wanted.number, null, 'instance', wanted.id, 'pending',
+          jsonb_build_object('name', wanted.name, 'order_id', placed.id, 'deployment_id', deployment.id),
+          jsonb_build_object('rule', 'order_accepted', 'reason', 'item of an accepted order', 'event', fresh.order_event)
+        from wanted, placed, deployment, fresh
+        order by 1
+      ) told
+    )
+    insert into outbox (target, project_id, kind, not_before)
+    select ${orderWorkflowId(order_id)}::text, ${caller.project_id}::uuid, 'start', clock_timestamp() from placed
+    returning id as outbox_id`.execute(db)
+  return rows[0] ? { order_id, outbox_id: rows[0].outbox_id } : null
+}
+
+/** An order as readers see it. */
+export function findOrder(db: Kysely<Tables>, project_id: string, order_id: string) {
+  return db
+    .selectFrom('launch_orders')
+    .selectAll()
+    .where('id', '=', order_id)
+    .where('project_id', '=', project_id)
+    .executeTakeFirst()
+}
+
+export type OrderWish = 'cancel' | 'terminate'
+
+/**
+ * Wishes the end of an order. Before it has settled that is a cancel, afterwards a termination, whatever was asked for:
+ * the lock decides which came first. A repeat changes nothing. Throws `not_found`, `version_mismatch`.
+ */
+export async function endOrder(
+  store: Store,
+  caller: Caller,
+  order_id: string,
+  options: { if_match?: number | undefined } = {},
+): Promise<void> {
+  await write(store, async (trx) => {
+    const order = await lockOrder(trx, order_id)
+    if (!order || order.project_id !== caller.project_id)
+      throw new DomainError('not_found', `launch order ${order_id} does not exist`)
+    if (options.if_match !== undefined && options.if_match !== order.sequence) {
+      throw new DomainError(
+        'version_mismatch',
+        `launch order ${order_id} is at version ${order.sequence}, not ${options.if_match}`,
+      )
+    }
+    await wishEnd(
+      trx,
+      order,
+      { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: 'requested' },
+      caller.user_id,
+    )
+  })
+}
+
+type OrderRow = NonNullable<Awaited<ReturnType<typeof lockOrder>>>
+
+/** Locks an order's row; the lock order (deployment before order) is the caller's business. */
+export function lockOrder(trx: Trx, order_id: string) {
+  return trx.selectFrom('launch_orders').selectAll().where('id', '=', order_id).forNoKeyUpdate().executeTakeFirst()
+}
+
+/** The end of a locked order, wished by a person or by the end of its lease. Idempotent; returns the wish's event. */
+export async function wishEnd(
+  trx: Trx,
+  order: OrderRow,
+  cause: { actor?: { user_id: string; request_id: string }; rule?: string; reason: string; event?: string },
+  wished_by: string | null,
+): Promise<string | null> {
+  if (order.wish !== 'run' || order.state === 'cancelled' || order.state === 'terminated') return null
+  const settled = order.settled_at !== null
+  const wish: OrderWish = settled ? 'terminate' : 'cancel'
+  const sequence = order.sequence + 1
+  const [event] = await recordEvents(trx, [
+    {
+      project_id: order.project_id,
+      resource_type: 'order',
+      resource_id: order.id,
+      sequence,
+      type: 'order.wish_changed',
+      from: order.state,
+      to: order.state,
+      snapshot: { name: order.name, deployment_id: order.deployment_id, wish },
+      cause,
+    },
+  ])
+  await trx
+    .updateTable('launch_orders')
+    .set({
+      wish,
+      wish_version: order.wish_version + 1,
+      wished_by,
+      wished_at: sql<Date>`record_now()`,
+      wish_event: event!,
+      due_at: sql<Date>`record_now()`,
+      sequence,
+    })
+    .where('id', '=', order.id)
+    .execute()
+  await wake(trx, [{ target: orderWorkflowId(order.id), project_id: order.project_id }])
+  return event!
+}
+
+/** State of a deployment as a whole, from the states of its orders. */
+export function deploymentState(states: readonly string[]): string {
+  const has = (state: string) => states.includes(state)
+  for (const state of ['held', 'compensating', 'terminating', 'launching', 'settling', 'queued', 'running'])
+    if (has(state)) return state
+  return has('failed') ? 'failed' : has('terminated') ? 'terminated' : 'cancelled'
+}
+
+/** Derives a deployment's state from its orders; the event names what caused it. */
+export async function deriveDeployment(
+  trx: Trx,
+  deployment_id: string,
+  cause_event: string | undefined,
+): Promise<void> {
+  const deployment = await trx
+    .selectFrom('deployments')
+    .selectAll()
+    .where('id', '=', deployment_id)
+    .forNoKeyUpdate()
+    .executeTakeFirstOrThrow()
+  const orders = await trx
+    .selectFrom('launch_orders')
+    .select('state')
+    .where('deployment_id', '=', deployment_id)
+    .execute()
+  const state = deploymentState(orders.map((order) => order.state))
+  if (state === deployment.state) return
+  const sequence = deployment.sequence + 1
+  await trx.updateTable('deployments').set({ state, sequence }).where('id', '=', deployment_id).execute()
+  await recordEvents(trx, [
+    {
+      project_id: deployment.project_id,
+      resource_type: 'deployment',
+      resource_id: deployment.id,
+      sequence,
+      type: 'deployment.state_changed',
+      from: deployment.state,
+      to: state,
+      snapshot: { name: deployment.name },
+      cause: {
+        rule: 'derived_from_orders',
+        reason: `its orders are ${[...new Set(orders.map((o) => o.state))].join(', ')}`,
+        ...(cause_event ? { event: cause_event } : {}),
+      },
+    },
+  ])
+}
