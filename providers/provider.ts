@@ -2,32 +2,9 @@
  * The contract every cloud type fulfils. One page: calls, capabilities, error classes. Nothing of a provider leaks
  * past it: flows see machines and the closed list of error classes only.
  */
+import type { Machine, MachineState } from '../domain/machine.ts'
 
-/** What a machine is at its provider, in our words. `unknown` is a raw state the adapter has no word for. */
-export type MachineState =
-  | 'pending'
-  | 'starting'
-  | 'running'
-  | 'stopping'
-  | 'stopped'
-  | 'rebooting'
-  | 'terminating'
-  | 'terminated'
-  | 'failed'
-  | 'unknown'
-
-/** One machine as its provider tells it. */
-export interface Machine {
-  readonly provider_id: string
-  /** The attempt id the machine was created with, or null where it carries none. */
-  readonly attempt_id: string | null
-  readonly state: MachineState
-  /** The provider's own word, kept as evidence. */
-  readonly raw_state: string
-  readonly public_addresses: readonly string[]
-  readonly private_addresses: readonly string[]
-  readonly created_at: string | null
-}
+export type { Machine, MachineState }
 
 /** What a create asks for. Size and image are the provider's names, mapped already. */
 export interface CreateMachine {

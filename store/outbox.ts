@@ -11,8 +11,9 @@ import type { Tables } from './tables.ts'
 export interface Wake {
   readonly target: WorkflowId
   readonly project_id?: string | null
-  /** Real time; a noun that is being worked on wants its wake delayed until then, never dropped. */
-  readonly not_before?: Date | null
+  /** The noun's `attended_until`: it is being worked on and looks again by itself; delayed until then, never dropped. */
+  readonly attended_until?: Date | null
+  readonly delay_ms?: number
 }
 
 /** Queues wakes in the caller's transaction; several for one target are one. */
@@ -21,10 +22,11 @@ export async function wake(trx: Trx, wakes: readonly Wake[]): Promise<void> {
   if (!by_target.size) return
   await sql`
     insert into outbox (target, project_id, not_before)
-    select target, project_id, greatest(clock_timestamp(), not_before)
+    select target, project_id, greatest(clock_timestamp() + delay_ms * interval '1 ms', attended_until)
     from unnest(${[...by_target.keys()]}::text[],
       ${[...by_target.values()].map((w) => w.project_id ?? null)}::uuid[],
-      ${[...by_target.values()].map((w) => w.not_before ?? null)}::timestamptz[]) as w (target, project_id, not_before)`.execute(
+      ${[...by_target.values()].map((w) => w.attended_until ?? null)}::timestamptz[],
+      ${[...by_target.values()].map((w) => w.delay_ms ?? 0)}::int[]) as w (target, project_id, attended_until, delay_ms)`.execute(
     trx,
   )
 }

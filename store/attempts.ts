@@ -1,0 +1,381 @@
+/**
+ * Launch attempts: what was sent to a cloud, and what is known of it. An attempt is committed before it is sent; its id
+ * is tag and idempotency token. Locks: order, attempt, instance.
+ */
+import { sql } from 'kysely'
+import type { Machine } from '../domain/machine.ts'
+import type { AttemptError, Cause } from '../domain/record.ts'
+import { orderWorkflowId } from '../domain/workflow-ids.ts'
+import { type Store, type Trx, write } from './database.ts'
+import { recordEvents } from './events.ts'
+import { changeInstances, type InstanceChange } from './instances.ts'
+import { lockOrder } from './orders.ts'
+import { wake } from './outbox.ts'
+
+/** The declared properties of a cloud that the record's rules depend on. */
+export interface CloudTraits {
+  readonly idempotency_tokens: boolean
+  readonly settle_ms: number
+  readonly call_timeout_ms: number
+}
+
+/** One machine to ask for. */
+export interface AttemptToSend {
+  readonly attempt_id: string
+  readonly name: string
+  readonly size: string
+  readonly image: string
+  readonly extra: Record<string, unknown>
+  readonly sealed_user_data: Buffer | null
+}
+
+/** How long a wake may wait for the create step that is about to look again by itself. */
+const ATTENDED_MS = 2_000
+
+/**
+ * Marks the due attempts of a batch as sent, just before they are. An attempt that was sent before and not answered is
+ * sent again only where the cloud has idempotency tokens; elsewhere it becomes unknown and is looked for by its tag.
+ * Nothing is sent for an order that is ending.
+ */
+export function markSent(store: Store, order_id: string, batch: number, traits: CloudTraits): Promise<AttemptToSend[]> {
+  return write(store, async (trx) => {
+    const order = await lockOrder(trx, order_id)
+    if (order?.wish !== 'run' || order.state === 'compensating' || order.state === 'failed') return []
+    if (!traits.idempotency_tokens) {
+      await trx
+        .updateTable('launch_attempts')
+        .set({ state: 'unknown' })
+        .where('order_id', '=', order_id)
+        .where('batch', '=', batch)
+        .where('state', '=', 'sent')
+        .execute()
+    }
+    const resendable = traits.idempotency_tokens ? ['open', 'sent', 'unknown'] : ['open']
+    const { rows } = await sql<{ attempt_id: string; name: string }>`
+      update launch_attempts set state = 'sent', sends = sends + 1, sent_at = clock_timestamp(), next_send_at = null,
+        settle_at = clock_timestamp() + ${traits.call_timeout_ms + traits.settle_ms} * interval '1 ms'
+      from (
+        select attempt.id, instance.name from launch_attempts attempt join instances instance on instance.id = attempt.instance_id
+        where attempt.order_id = ${order_id} and attempt.batch = ${batch} and attempt.state = any(${resendable}::text[])
+          and coalesce(attempt.next_send_at, '-infinity') <= clock_timestamp() and instance.wish <> 'terminate'
+        order by attempt.id for no key update of attempt
+      ) due where launch_attempts.id = due.id returning launch_attempts.id as attempt_id, due.name`.execute(trx)
+    if (rows.length) await attend(trx, order_id, traits.call_timeout_ms)
+    return rows.map((row) => ({
+      ...row,
+      size: order.size,
+      image: order.image,
+      extra: order.extra,
+      sealed_user_data: order.sealed_user_data,
+    }))
+  })
+}
+
+const attend = (trx: Trx, order_id: string, ms: number) =>
+  sql`update launch_orders set attended_until = clock_timestamp() + ${Math.min(ms, ATTENDED_MS)} * interval '1 ms' where id = ${order_id}`.execute(
+    trx,
+  )
+
+export interface SendOutcome {
+  readonly attempt_id: string
+  /** The machine the cloud acknowledged. */
+  readonly machine?: Machine
+  readonly error?: AttemptError & { readonly retry_after_ms?: number }
+}
+
+/** First pause after an unreachable or unanswered send; it doubles up to the second. */
+const BACKOFF_FIRST_MS = 500
+const BACKOFF_MAX_MS = 10_000
+
+/** Stores what a batch of creates was answered. An answer counts whenever it comes, also after the attempt was given up. */
+export async function storeOutcomes(store: Store, order_id: string, outcomes: readonly SendOutcome[]): Promise<void> {
+  if (!outcomes.length) return
+  await write(store, async (trx) => {
+    const order = await lockOrder(trx, order_id)
+    if (!order) return
+    const attempts = await lockAttempts(
+      trx,
+      outcomes.map((outcome) => outcome.attempt_id),
+    )
+    const acknowledged: { attempt: AttemptRow; machine: Machine; how: string }[] = []
+    for (const outcome of outcomes) {
+      const attempt = attempts.get(outcome.attempt_id)
+      if (!attempt) continue
+      if (outcome.machine) acknowledged.push({ attempt, machine: outcome.machine, how: 'create_acknowledged' })
+      else if (outcome.error && attempt.state === 'sent') await storeError(trx, attempt, outcome.error)
+    }
+    await bindMachines(trx, order, acknowledged)
+    await attend(trx, order_id, ATTENDED_MS)
+    await wake(trx, [
+      {
+        target: orderWorkflowId(order_id),
+        project_id: order.project_id,
+        delay_ms: ATTENDED_MS,
+      },
+    ])
+  })
+}
+
+type AttemptRow = Awaited<ReturnType<typeof lockAttempts>> extends Map<string, infer R> ? R : never
+
+export async function lockAttempts(trx: Trx, attempt_ids: readonly string[]) {
+  const rows = await trx
+    .selectFrom('launch_attempts')
+    .selectAll()
+    .where('id', 'in', attempt_ids)
+    .orderBy('id')
+    .forNoKeyUpdate()
+    .execute()
+  return new Map(rows.map((row) => [row.id, row]))
+}
+
+async function storeError(trx: Trx, attempt: AttemptRow, error: NonNullable<SendOutcome['error']>): Promise<void> {
+  const { retry_after_ms, ...kept } = error
+  const backoff_ms = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.max(0, attempt.sends - 1))
+  const next =
+    error.class === 'throttled' || error.class === 'unavailable'
+      ? { state: 'open' as const, wait_ms: retry_after_ms ?? backoff_ms }
+      : error.class === 'lost_reply'
+        ? { state: 'unknown' as const, wait_ms: backoff_ms }
+        : { state: 'lost' as const, wait_ms: null }
+  await trx
+    .updateTable('launch_attempts')
+    .set({
+      state: next.state,
+      error: JSON.stringify(kept),
+      answered_at: sql<Date>`clock_timestamp()`,
+      next_send_at: next.wait_ms === null ? null : sql<Date>`clock_timestamp() + ${next.wait_ms} * interval '1 ms'`,
+      gone_at: next.state === 'lost' ? sql<Date>`record_now()` : null,
+    })
+    .where('id', '=', attempt.id)
+    .execute()
+  if (next.state !== 'lost') return
+  await releaseClaims(trx, [attempt.id])
+  await trx
+    .updateTable('items')
+    .set({ last_error: JSON.stringify(kept), state: 'queued' })
+    .where('id', '=', attempt.item_id)
+    .where('state', '=', 'creating')
+    .execute()
+}
+
+/**
+ * Binds machines to the attempts they belong to, however they became known: by the answer or by the watcher. A machine
+ * whose item is served already, or not wanted any more, is surplus: recorded, told, and deleted by its order's flow.
+ * Returns the instances that a machine was bound to.
+ */
+export async function bindMachines(
+  trx: Trx,
+  order: { wish: string; state: string; id: string },
+  found: readonly { attempt: AttemptRow; machine: Machine; how: string; seen_at?: Date }[],
+): Promise<Map<string, string>> {
+  const fresh = found.filter(({ attempt }) => attempt.provider_id === null)
+  if (!fresh.length) return new Map()
+  const ending = order.wish !== 'run' || order.state === 'compensating' || order.state === 'failed'
+  const item_ids = fresh.map(({ attempt }) => attempt.item_id)
+  const winners = new Set(
+    (
+      await trx
+        .selectFrom('launch_attempts')
+        .select('item_id')
+        .where('item_id', 'in', item_ids)
+        .where('state', '=', 'won')
+        .where('gone_at', 'is', null)
+        .execute()
+    ).map((row) => row.item_id),
+  )
+  const instances = await trx
+    .selectFrom('instances')
+    .select(['id', 'wish', 'state', 'sequence', 'wish_event'])
+    .where(
+      'id',
+      'in',
+      fresh.map(({ attempt }) => attempt.instance_id),
+    )
+    .orderBy('id')
+    .forNoKeyUpdate()
+    .execute()
+  const wanted = new Map(instances.map((row) => [row.id, row.wish !== 'terminate' && row.state === 'pending']))
+  const cause_of = new Map(instances.map((row) => [row.id, row.wish_event]))
+  const changes: InstanceChange[] = []
+  for (const { attempt, machine, how, seen_at } of fresh) {
+    const wins =
+      !ending && attempt.state !== 'lost' && wanted.get(attempt.instance_id) === true && !winners.has(attempt.item_id)
+    await trx
+      .updateTable('launch_attempts')
+      .set({
+        state: wins ? 'won' : 'surplus',
+        provider_id: machine.provider_id,
+        answered_at: sql<Date>`clock_timestamp()`,
+        next_send_at: null,
+        gone_at: null,
+      })
+      .where('id', '=', attempt.id)
+      .execute()
+    const cause: Cause = {
+      rule: wins ? how : 'surplus_machine',
+      reason: wins ? 'the cloud has the machine' : 'a late machine nobody needs; it is being deleted',
+      evidence: {
+        attempt_id: attempt.id,
+        provider_id: machine.provider_id,
+        raw_state: machine.raw_state,
+        observed_at: (seen_at ?? new Date()).toISOString(),
+        sent_at: attempt.sent_at?.toISOString() ?? null,
+      },
+      ...(cause_of.get(attempt.instance_id) ? { event: cause_of.get(attempt.instance_id)! } : {}),
+    }
+    if (!wins) await tellSurplus(trx, attempt, cause)
+    else {
+      winners.add(attempt.item_id)
+      await trx.updateTable('items').set({ state: 'starting' }).where('id', '=', attempt.item_id).execute()
+      changes.push({
+        id: attempt.instance_id,
+        to: 'starting',
+        cause,
+        cloud_id: attempt.cloud_id,
+        provider_id: machine.provider_id,
+        raw_state: machine.raw_state,
+        acknowledged: true,
+        only_from: ['pending'],
+      })
+    }
+  }
+  return changeInstances(trx, changes)
+}
+
+/** A surplus machine is an event of its instance: `instance.surplus_found`. */
+async function tellSurplus(trx: Trx, attempt: AttemptRow, cause: Cause): Promise<void> {
+  const row = await trx
+    .updateTable('instances')
+    .set({ sequence: sql<number>`sequence + 1` })
+    .where('id', '=', attempt.instance_id)
+    .returning(['project_id', 'sequence', 'state', 'name', 'order_id', 'deployment_id'])
+    .executeTakeFirstOrThrow()
+  await recordEvents(trx, [
+    {
+      project_id: row.project_id,
+      resource_type: 'instance',
+      resource_id: attempt.instance_id,
+      sequence: row.sequence,
+      type: 'instance.surplus_found',
+      from: row.state,
+      to: row.state,
+      snapshot: { name: row.name, order_id: row.order_id, deployment_id: row.deployment_id },
+      cause,
+    },
+  ])
+}
+
+/** Machines to delete: those of an undo batch that are not confirmed gone and due. */
+export async function machinesToDelete(store: Store, order_id: string, undo_batch: number) {
+  return store.db
+    .selectFrom('launch_attempts')
+    .select(['id as attempt_id', 'provider_id', 'instance_id', 'cloud_id'])
+    .where('order_id', '=', order_id)
+    .where('undo_batch', '=', undo_batch)
+    .where('gone_at', 'is', null)
+    .where('provider_id', 'is not', null)
+    .where(sql<boolean>`coalesce(next_send_at, '-infinity') <= clock_timestamp()`)
+    .orderBy('id')
+    .execute()
+}
+
+export interface DeleteOutcome {
+  readonly attempt_id: string
+  /** When the cloud said that it has no such machine; null: not confirmed yet. */
+  readonly gone_at: Date | null
+  readonly error?: AttemptError & { readonly retry_after_ms?: number }
+}
+
+/** A deletion that is not confirmed is asked for again after this long. */
+const UNDO_RETRY_MS = 2_000
+
+/** Stores what deletions came to. The instance ends with the machine it was bound to. */
+export async function storeGone(store: Store, order_id: string, outcomes: readonly DeleteOutcome[]): Promise<void> {
+  if (!outcomes.length) return
+  await write(store, async (trx) => {
+    const order = await lockOrder(trx, order_id)
+    const attempts = await lockAttempts(
+      trx,
+      outcomes.map((outcome) => outcome.attempt_id),
+    )
+    const changes: InstanceChange[] = []
+    for (const outcome of outcomes) {
+      const attempt = attempts.get(outcome.attempt_id)
+      if (!attempt || attempt.gone_at !== null) continue
+      if (outcome.gone_at === null) {
+        const { retry_after_ms, ...kept } = outcome.error ?? {
+          class: 'unconfirmed',
+          message: 'the cloud still lists the machine',
+          at: new Date().toISOString(),
+        }
+        await trx
+          .updateTable('launch_attempts')
+          .set({
+            error: JSON.stringify(kept),
+            next_send_at: sql<Date>`clock_timestamp() + ${retry_after_ms ?? UNDO_RETRY_MS} * interval '1 ms'`,
+          })
+          .where('id', '=', attempt.id)
+          .execute()
+        continue
+      }
+      await trx
+        .updateTable('launch_attempts')
+        .set({ gone_at: sql<Date>`record_now()`, next_send_at: null })
+        .where('id', '=', attempt.id)
+        .execute()
+      if (attempt.state === 'won') {
+        changes.push({
+          id: attempt.instance_id,
+          to: 'terminated',
+          cause: {
+            rule: 'deletion_confirmed',
+            reason: 'the cloud has no such machine any more',
+            evidence: { provider_id: attempt.provider_id, observed_at: outcome.gone_at.toISOString() },
+            ...(order?.wish_event ? { event: order.wish_event } : {}),
+          },
+        })
+      }
+    }
+    await changeInstances(trx, changes)
+    await releaseClaims(
+      trx,
+      outcomes.filter((outcome) => outcome.gone_at !== null).map((outcome) => outcome.attempt_id),
+    )
+    if (order)
+      await wake(trx, [
+        {
+          target: orderWorkflowId(order_id),
+          project_id: order.project_id,
+          delay_ms: ATTENDED_MS,
+        },
+      ])
+  })
+}
+
+/** Releases capacity, once an attempt, and wakes the orders that wait for some: by priority, then age. */
+export async function releaseClaims(trx: Trx, attempt_ids: readonly string[]): Promise<void> {
+  if (!attempt_ids.length) return
+  const released = await trx
+    .updateTable('claims')
+    .set({ released_at: sql<Date>`record_now()` })
+    .where('attempt_id', 'in', attempt_ids)
+    .where('released_at', 'is', null)
+    .returning('cloud_id')
+    .execute()
+  if (!released.length) return
+  const waiting = await trx
+    .selectFrom('launch_orders')
+    .select(['id', 'project_id'])
+    .where(sql<boolean>`blocker ->> 'code' = 'allocation_exhausted'`)
+    .where(sql<boolean>`cloud_ids && ${[...new Set(released.map((row) => row.cloud_id))]}::uuid[]`)
+    .where('state', 'not in', ['running', 'cancelled', 'terminated', 'failed'])
+    .orderBy('priority', 'desc')
+    .orderBy('created_at')
+    .limit(released.length)
+    .execute()
+  await wake(
+    trx,
+    waiting.map((order) => ({ target: orderWorkflowId(order.id), project_id: order.project_id })),
+  )
+}

@@ -1,0 +1,138 @@
+/**
+ * Instances in the record. `changeInstances` is the only way their state changes, whoever asks: it locks in one order,
+ * drops what is no change, and writes the events.
+ */
+import { type Kysely, sql } from 'kysely'
+import type { Cause } from '../domain/record.ts'
+import type { Trx } from './database.ts'
+import { recordEvents } from './events.ts'
+import type { Tables } from './tables.ts'
+
+/** What a change sets besides the state; left out: as it is. */
+export interface InstanceChange {
+  readonly id: string
+  readonly to: string
+  readonly cause: Cause
+  readonly cloud_id?: string | null
+  readonly provider_id?: string | null
+  readonly raw_state?: string
+  readonly public_addresses?: readonly string[]
+  readonly private_addresses?: readonly string[]
+  /** The create was acknowledged now. */
+  readonly acknowledged?: boolean
+  /** Only from these states; else the change is dropped. */
+  readonly only_from?: readonly string[]
+  /** Dropped if the row changed after this moment (real time): the observation is older than the record. */
+  readonly seen_at?: Date
+}
+
+/**
+ * Changes instances, in one bulk update; returns the ids that really changed with their new event. A change to the
+ * state and values an instance has already is none: no row, no event.
+ */
+export async function changeInstances(trx: Trx, changes: readonly InstanceChange[]): Promise<Map<string, string>> {
+  if (!changes.length) return new Map()
+  const rows = await trx
+    .selectFrom('instances')
+    .leftJoin('clouds', 'clouds.id', 'instances.cloud_id')
+    .selectAll('instances')
+    .select('clouds.name as cloud_name')
+    .where(
+      'instances.id',
+      'in',
+      changes.map((change) => change.id),
+    )
+    .orderBy('instances.id')
+    .forNoKeyUpdate('instances')
+    .execute()
+  const by_id = new Map(rows.map((row) => [row.id, row]))
+  const real = changes.filter((change) => {
+    const row = by_id.get(change.id)
+    if (!row || row.state === 'terminated') return false
+    if (change.only_from && !change.only_from.includes(row.state)) return false
+    if (change.seen_at && change.seen_at < row.changed_at) return false
+    return (
+      row.state !== change.to ||
+      differs(change.provider_id, row.provider_id) ||
+      differs(change.public_addresses?.join(), row.public_addresses.join()) ||
+      differs(change.private_addresses?.join(), row.private_addresses.join())
+    )
+  })
+  if (!real.length) return new Map()
+  const cloud_names = await namesOfClouds(
+    trx,
+    real.map((change) => change.cloud_id ?? null),
+  )
+  const next = real.map((change) => {
+    const row = by_id.get(change.id)!
+    return {
+      id: row.id,
+      state: change.to,
+      cloud_id: change.cloud_id === undefined ? row.cloud_id : change.cloud_id,
+      provider_id: change.provider_id === undefined ? row.provider_id : change.provider_id,
+      raw_state: change.raw_state ?? row.raw_state,
+      public_addresses: change.public_addresses ?? row.public_addresses,
+      private_addresses: change.private_addresses ?? row.private_addresses,
+      acknowledged: change.acknowledged ?? false,
+    }
+  })
+  await sql`
+    update instances set state = n.state, cloud_id = n.cloud_id, provider_id = n.provider_id, raw_state = n.raw_state,
+      public_addresses = n.public_addresses, private_addresses = n.private_addresses, sequence = sequence + 1,
+      changed_at = clock_timestamp(), absent_lists = 0, stale_since = null,
+      acknowledged_at = case when n.acknowledged then clock_timestamp() else acknowledged_at end,
+      running_at = case when n.state = 'running' and running_at is null then record_now() else running_at end,
+      terminated_at = case when n.state in ('terminated', 'failed', 'missing') then record_now() else null end
+    from jsonb_to_recordset(${JSON.stringify(next)}::jsonb) as n (id uuid, state text, cloud_id uuid, provider_id text,
+      raw_state text, public_addresses text[], private_addresses text[], acknowledged boolean)
+    where instances.id = n.id`.execute(trx)
+  const events = await recordEvents(
+    trx,
+    real.map((change, i) => {
+      const row = by_id.get(change.id)!
+      const after = next[i]!
+      const cloud = change.cloud_id === undefined ? row.cloud_name : (cloud_names.get(change.cloud_id ?? '') ?? null)
+      return {
+        project_id: row.project_id,
+        resource_type: 'instance' as const,
+        resource_id: row.id,
+        sequence: row.sequence + 1,
+        type: row.state === change.to ? 'instance.updated' : 'instance.state_changed',
+        from: row.state,
+        to: change.to,
+        snapshot: {
+          name: row.name,
+          order_id: row.order_id,
+          deployment_id: row.deployment_id,
+          cloud,
+          provider_id: after.provider_id,
+          public_addresses: after.public_addresses,
+          private_addresses: after.private_addresses,
+        },
+        cause: change.cause,
+      }
+    }),
+  )
+  return new Map(real.map((change, i) => [change.id, events[i]!]))
+}
+
+const differs = <T>(wanted: T | undefined, present: T): boolean => wanted !== undefined && wanted !== present
+
+async function namesOfClouds(trx: Trx, ids: readonly (string | null)[]): Promise<Map<string, string>> {
+  const wanted = [...new Set(ids.filter((id): id is string => id !== null))]
+  if (!wanted.length) return new Map()
+  const rows = await trx.selectFrom('clouds').select(['id', 'name']).where('id', 'in', wanted).execute()
+  return new Map(rows.map((row) => [row.id, row.name]))
+}
+
+/** An instance as its owner sees it, with the name of its cloud. */
+export function findInstance(db: Kysely<Tables>, project_id: string, instance_id: string) {
+  return db
+    .selectFrom('instances')
+    .leftJoin('clouds', 'clouds.id', 'instances.cloud_id')
+    .selectAll('instances')
+    .select('clouds.name as cloud')
+    .where('instances.id', '=', instance_id)
+    .where('instances.project_id', '=', project_id)
+    .executeTakeFirst()
+}

@@ -1,0 +1,375 @@
+/**
+ * Planning a launch order: one transaction that reads it under locks, lets domain/decide-order.ts decide, writes down
+ * what concerns the record, and returns the steps. Safe to run again at any time.
+ */
+
+import type { Selectable } from 'kysely'
+import { sql } from 'kysely'
+import { v7 as newId } from 'uuid'
+import {
+  type AttemptView,
+  type CloudView,
+  decideOrder,
+  type ItemView,
+  type OrderDecision,
+  type OrderView,
+} from '../domain/decide-order.ts'
+import { type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
+import type { Blocker, Cause } from '../domain/record.ts'
+import { orderWorkflowId } from '../domain/workflow-ids.ts'
+import { type CloudTraits, releaseClaims } from './attempts.ts'
+import { type Store, type Trx, write } from './database.ts'
+import { lastEventId, recordEvents } from './events.ts'
+import { changeInstances } from './instances.ts'
+import { deriveDeployment, lockOrder } from './orders.ts'
+import { answerWakes } from './outbox.ts'
+import type { CloudsTable } from './tables.ts'
+
+export type CloudRow = Selectable<CloudsTable>
+/** What the adapter of a cloud declares. */
+export type TraitsOf = (cloud: CloudRow) => CloudTraits
+
+/** A decision that asks to be taken again at once is, at most so often. */
+const ROUNDS_MAX = 4
+
+/** Plans a launch order; an order that does not exist is done. */
+export async function planOrder(store: Store, order_id: string, traitsOf: TraitsOf): Promise<Plan> {
+  for (let round = 1; ; round++) {
+    const { plan, changed, deployment_id, event } = await write(store, (trx) => planOnce(trx, order_id, traitsOf))
+    if (deployment_id && (changed || plan.done)) {
+      await write(store, (trx) => deriveDeployment(trx, deployment_id, event))
+    }
+    if (plan.done || plan.steps.length || plan.sleep_ms === null || plan.sleep_ms > 0 || round >= ROUNDS_MAX)
+      return plan
+  }
+}
+
+async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf) {
+  await answerWakes(trx, orderWorkflowId(order_id))
+  const loaded = await loadOrder(trx, order_id, traitsOf)
+  if (!loaded) {
+    const gone: Plan = { steps: [], sleep_ms: null, why: '', done: true, state: 'unknown', details: 'no such order' }
+    return { plan: gone, changed: false, deployment_id: null, event: undefined }
+  }
+  const decision = decideOrder(loaded.view, loaded.now.getTime())
+  const event = await applyDecision(trx, loaded, decision)
+  const changed = decision.state !== loaded.order.state
+  return { plan: toPlan(loaded, decision), changed, deployment_id: loaded.order.deployment_id, event }
+}
+
+type Loaded = NonNullable<Awaited<ReturnType<typeof loadOrder>>>
+
+async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
+  const peek = await trx.selectFrom('launch_orders').select('cloud_ids').where('id', '=', order_id).executeTakeFirst()
+  if (!peek) return null
+  const clouds = await loadClouds(trx, peek.cloud_ids)
+  const order = (await lockOrder(trx, order_id))!
+  const items = await trx
+    .selectFrom('items')
+    .innerJoin('instances', 'instances.id', 'items.instance_id')
+    .selectAll('items')
+    .select([
+      'instances.state as instance_state',
+      'instances.wish as instance_wish',
+      'instances.changed_at as changed_at',
+    ])
+    .where('items.order_id', '=', order_id)
+    .orderBy('items.number')
+    .execute()
+  const attempts = await trx
+    .selectFrom('launch_attempts')
+    .selectAll()
+    .where('order_id', '=', order_id)
+    .where('gone_at', 'is', null)
+    .where((where) => where.or([where('state', '!=', 'lost'), where('provider_id', 'is not', null)]))
+    .orderBy('number')
+    .execute()
+  const open = Map.groupBy(attempts, (attempt) => attempt.item_id)
+  const view: OrderView = {
+    state: order.state,
+    policy: order.policy,
+    at_least: order.at_least,
+    wish: order.wish,
+    next_batch: order.next_batch,
+    next_undo_batch: order.next_undo_batch,
+    clouds: peek.cloud_ids.map((id) => cloudView(clouds.get(id)!, traitsOf)),
+    items: items.map(
+      (item): ItemView => ({
+        id: item.id,
+        state: item.state,
+        cloud_index: item.cloud_index,
+        attempts: item.attempts,
+        next_attempt_at: item.next_attempt_at?.getTime() ?? null,
+        last_error: item.last_error,
+        instance_id: item.instance_id,
+        instance_state: item.instance_state,
+        instance_wish: item.instance_wish,
+        open: (open.get(item.id) ?? []).map(attemptView),
+      }),
+    ),
+  }
+  const { rows } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(trx)
+  return { order, items, clouds, view, now: rows[0]!.now }
+}
+
+function attemptView(attempt: {
+  id: string
+  number: number
+  cloud_id: string
+  batch: number
+  undo_batch: number | null
+  state: AttemptView['state']
+  provider_id: string | null
+  sends: number
+  sent_at: Date | null
+  settle_at: Date | null
+  next_send_at: Date | null
+  error: AttemptView['error']
+}): AttemptView {
+  return {
+    id: attempt.id,
+    number: attempt.number,
+    cloud_id: attempt.cloud_id,
+    batch: attempt.batch,
+    undo_batch: attempt.undo_batch,
+    state: attempt.state,
+    provider_id: attempt.provider_id,
+    sends: attempt.sends,
+    sent_at: attempt.sent_at?.getTime() ?? null,
+    settle_at: attempt.settle_at?.getTime() ?? null,
+    next_send_at: attempt.next_send_at?.getTime() ?? null,
+    error: attempt.error,
+  }
+}
+
+/** Clouds of an order; those with an allocation of ours are locked, so that claims are counted truly. */
+async function loadClouds(
+  trx: Trx,
+  cloud_ids: readonly string[],
+): Promise<Map<string, CloudRow & { claimed: number }>> {
+  const rows = await trx.selectFrom('clouds').selectAll().where('id', 'in', cloud_ids).orderBy('id').execute()
+  const limited = rows.filter((cloud) => cloud.allocation !== null).map((cloud) => cloud.id)
+  const claimed = new Map<string, number>()
+  if (limited.length) {
+    await trx.selectFrom('clouds').select('id').where('id', 'in', limited).orderBy('id').forNoKeyUpdate().execute()
+    const counts = await trx
+      .selectFrom('claims')
+      .select(['cloud_id', (e) => e.fn.countAll<number>().as('count')])
+      .where('cloud_id', 'in', limited)
+      .where('released_at', 'is', null)
+      .groupBy('cloud_id')
+      .execute()
+    for (const row of counts) claimed.set(row.cloud_id, Number(row.count))
+  }
+  return new Map(rows.map((cloud) => [cloud.id, { ...cloud, claimed: claimed.get(cloud.id) ?? 0 }]))
+}
+
+function cloudView(cloud: CloudRow & { claimed: number }, traitsOf: TraitsOf): CloudView {
+  const traits = traitsOf(cloud)
+  return {
+    id: cloud.id,
+    name: cloud.name,
+    enabled: cloud.enabled,
+    idempotency_tokens: traits.idempotency_tokens,
+    call_timeout_ms: traits.call_timeout_ms,
+    free: cloud.allocation === null ? null : cloud.allocation - cloud.claimed,
+  }
+}
+
+// Writing down -------------------------------------------------------------------------------------------------------
+
+/** Applies a decision; returns the order's event, if its state, partial flag or blocker changed. */
+async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision): Promise<string | undefined> {
+  const { order } = loaded
+  await applyAttempts(trx, loaded, decision)
+  await applyItems(trx, decision)
+  const order_event =
+    decision.instances.length || decision.state !== order.state ? await lastEventId(trx, 'order', order.id) : undefined
+  const changed = await changeInstances(
+    trx,
+    decision.instances.map((change) => ({
+      id: change.id,
+      to: change.to,
+      ...(change.to === 'pending'
+        ? { cloud_id: null, provider_id: null, public_addresses: [], private_addresses: [] }
+        : {}),
+      cause: {
+        rule: change.rule,
+        reason: change.reason,
+        ...evidenceOf(loaded, decision, change.id),
+        ...(order_event ? { event: order_event } : {}),
+      },
+    })),
+  )
+  return applyOrder(trx, loaded, decision, changed, order_event)
+}
+
+/** The last answer a cloud gave for an instance, as evidence of what a rule did with it. */
+function evidenceOf(loaded: Loaded, decision: OrderDecision, instance_id: string): Pick<Cause, 'evidence'> {
+  const item = loaded.items.find((entry) => entry.instance_id === instance_id)
+  const error = decision.items.find((change) => change.id === item?.id)?.error ?? item?.last_error
+  return error ? { evidence: { class: error.class, message: error.message, observed_at: error.at } } : {}
+}
+
+async function applyAttempts(trx: Trx, { order }: Loaded, decision: OrderDecision): Promise<void> {
+  for (const change of decision.attempts) {
+    await trx
+      .updateTable('launch_attempts')
+      .set({ state: change.state, ...(change.gone ? { gone_at: sql<Date>`record_now()` } : {}) })
+      .where('id', '=', change.id)
+      .execute()
+  }
+  await releaseClaims(
+    trx,
+    decision.attempts.filter((change) => change.state === 'lost').map((change) => change.id),
+  )
+  if (decision.undo.length) {
+    await sql`update launch_attempts set undo_batch = u.undo_batch, next_send_at = null
+      from jsonb_to_recordset(${JSON.stringify(decision.undo)}::jsonb) as u (attempt_id uuid, undo_batch int)
+      where launch_attempts.id = u.attempt_id`.execute(trx)
+  }
+  if (!decision.open.length) return
+  const opened = decision.open.map((attempt) => ({ id: newId(), ...attempt }))
+  await sql`
+    with opened as (select * from jsonb_to_recordset(${JSON.stringify(opened)}::jsonb)
+        as o (id uuid, item_id uuid, instance_id uuid, number int, cloud_id uuid, batch int)),
+      attempts as (insert into launch_attempts (id, item_id, instance_id, order_id, number, cloud_id, batch)
+        select id, item_id, instance_id, ${order.id}::uuid, number, cloud_id, batch from opened),
+      counted as (update items set attempts = opened.number from opened where items.id = opened.item_id)
+    insert into claims (attempt_id, cloud_id, project_id) select id, cloud_id, ${order.project_id}::uuid from opened`.execute(
+    trx,
+  )
+}
+
+async function applyItems(trx: Trx, decision: OrderDecision): Promise<void> {
+  if (!decision.items.length) return
+  const rows = decision.items.map((change) => ({
+    id: change.id,
+    state: change.state,
+    cloud_index: change.cloud_index ?? null,
+    sets_time: change.next_attempt_at !== undefined,
+    next_attempt_at: change.next_attempt_at ? new Date(change.next_attempt_at).toISOString() : null,
+    sets_error: change.error !== undefined,
+    error: change.error ?? null,
+  }))
+  await sql`
+    update items set state = c.state, cloud_index = coalesce(c.cloud_index, items.cloud_index),
+      next_attempt_at = case when c.sets_time then c.next_attempt_at else items.next_attempt_at end,
+      last_error = case when c.sets_error then nullif(c.error, 'null'::jsonb) else items.last_error end
+    from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as c (id uuid, state text, cloud_index int, sets_time boolean,
+      next_attempt_at timestamptz, sets_error boolean, error jsonb)
+    where items.id = c.id`.execute(trx)
+}
+
+async function applyOrder(
+  trx: Trx,
+  loaded: Loaded,
+  decision: OrderDecision,
+  instance_events: ReadonlyMap<string, string>,
+  order_event: string | undefined,
+): Promise<string | undefined> {
+  const { order } = loaded
+  const blocker = toBlocker(order.blocker, decision, loaded.now)
+  const state_changed = decision.state !== order.state || decision.partial !== order.partial
+  const blocker_changed = blocker?.code !== order.blocker?.code
+  let event: string | undefined
+  let sequence = order.sequence
+  if (state_changed || blocker_changed) {
+    sequence++
+    const cause_event = instance_events.values().next().value ?? (await newestInstanceEvent(trx, loaded)) ?? order_event
+    const type = state_changed ? 'order.state_changed' : blocker ? 'order.blocked' : 'order.unblocked'
+    ;[event] = await recordEvents(trx, [
+      {
+        project_id: order.project_id,
+        resource_type: 'order',
+        resource_id: order.id,
+        sequence,
+        type,
+        from: order.state,
+        to: decision.state,
+        snapshot: {
+          name: order.name,
+          deployment_id: order.deployment_id,
+          partial: decision.partial,
+          blocker: blocker ?? null,
+        },
+        cause: { rule: decision.rule, reason: decision.reason, ...(cause_event ? { event: cause_event } : {}) },
+      },
+    ])
+  }
+  const wait_ms = decision.due_at === null ? null : Math.max(0, decision.due_at - loaded.now.getTime())
+  await trx
+    .updateTable('launch_orders')
+    .set({
+      state: decision.state,
+      partial: decision.partial,
+      blocker: blocker ? JSON.stringify(blocker) : null,
+      next_batch: Math.max(order.next_batch, ...decision.create_batches.map((entry) => entry.batch + 1)),
+      next_undo_batch: Math.max(order.next_undo_batch, ...decision.delete_batches.map((entry) => entry.undo_batch + 1)),
+      attended_until: null,
+      due_at: decision.done
+        ? null
+        : wait_ms === null
+          ? sql<Date>`record_now()`
+          : sql<Date>`record_now() + ${wait_ms} * interval '1 ms'`,
+      settled_at: decision.state === 'running' && !order.settled_at ? sql<Date>`record_now()` : order.settled_at,
+      sequence,
+    })
+    .where('id', '=', order.id)
+    .execute()
+  return event
+}
+
+/** The instance that changed last is what the order's change follows from. */
+async function newestInstanceEvent(trx: Trx, { items }: Loaded): Promise<string | undefined> {
+  const newest = items.reduce((a, b) => (b.changed_at > a.changed_at ? b : a), items[0]!)
+  return newest.instance_state === 'pending' ? undefined : lastEventId(trx, 'instance', newest.instance_id)
+}
+
+function toBlocker(before: Blocker | null, decision: OrderDecision, now: Date): Blocker | null {
+  if (!decision.blocker) return null
+  const { code, reason, next_try_at } = decision.blocker
+  return {
+    code,
+    reason,
+    since: before?.code === code ? before.since : now.toISOString(),
+    ...(next_try_at === null ? {} : { next_try_at: new Date(next_try_at).toISOString() }),
+  }
+}
+
+// Steps --------------------------------------------------------------------------------------------------------------
+
+function toPlan({ order, clouds, now }: Loaded, decision: OrderDecision): Plan {
+  const nameOf = (cloud_id: string): string => clouds.get(cloud_id)?.name ?? 'a cloud'
+  const steps: Step[] = [
+    ...decision.create_batches.map(({ batch, cloud_id, count }) => ({
+      key: `create/${batch}`,
+      activity: 'createInstances' as const,
+      args: [order.id, batch],
+      cloud: cloud_id,
+      summary: `create ${count} at ${nameOf(cloud_id)} (batch ${batch})`,
+    })),
+    ...decision.delete_batches.map(({ undo_batch, cloud_id, count }) => ({
+      key: `delete/${undo_batch}`,
+      activity: 'deleteInstances' as const,
+      args: [order.id, undo_batch],
+      cloud: cloud_id,
+      summary: `delete ${count} at ${nameOf(cloud_id)} (undo batch ${undo_batch})`,
+    })),
+  ]
+  const sleep_ms =
+    decision.due_at === null ? null : Math.min(SLEEP_MAX_MS, Math.max(0, decision.due_at - now.getTime()))
+  const lines = [
+    `**${order.name}**: ${decision.state}${decision.partial ? ' (partial)' : ''}, ${decision.reason}`,
+    ...(decision.blocker ? [`Blocked: \`${decision.blocker.code}\`, ${decision.blocker.reason}`] : []),
+    ...(decision.due_at === null ? [] : [`Looks again at ${new Date(decision.due_at).toISOString()}`]),
+  ]
+  return {
+    steps,
+    sleep_ms,
+    why: decision.blocker?.reason ?? decision.reason,
+    done: decision.done,
+    state: decision.state,
+    details: lines.join('\n\n'),
+  }
+}
