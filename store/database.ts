@@ -85,3 +85,9 @@ export function conflictOn(error: unknown, constraint: string, message: string):
 }
 
 const codeOf = (error: unknown): string => String((error as { code?: unknown } | null)?.code ?? '')
+
+/** The database's real time: what attempts, observations and heartbeats are measured by, on every host alike. */
+export async function realNow(db: Reader): Promise<Date> {
+  const { rows } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(db)
+  return rows[0]!.now
+}

@@ -1,0 +1,212 @@
+/**
+ * Creating and deleting machines, in batches. Each function may run twice at any point: what was sent and what came of
+ * it stands with the attempts.
+ */
+
+import { setTimeout as delay } from 'node:timers/promises'
+import { cancellationSignal, heartbeat } from '@temporalio/activity'
+import type { Plan } from '../domain/plan.ts'
+import { type Provider, ProviderError } from '../providers/provider.ts'
+import {
+  type AttemptToSend,
+  type DeleteOutcome,
+  machinesToDelete,
+  markSent,
+  type SendOutcome,
+  storeGone,
+  storeOutcomes,
+} from '../store/attempts.ts'
+import { isAway, realNow, type Store } from '../store/database.ts'
+import type { Envelope } from '../store/envelope.ts'
+import type { Hints } from '../store/hints.ts'
+import { planOrder } from '../store/order-plan.ts'
+import { attemptError, type Clouds } from './clouds.ts'
+
+export interface InstanceActivitiesNeeds {
+  readonly store: Store
+  readonly hints: Hints
+  readonly clouds: Clouds
+  readonly envelope: Envelope
+  readonly installation_id: string
+}
+
+/** Answers that come within this time of each other are stored together. */
+const STORE_COALESCE_MS = 10
+/** After its answers a create step stays this long for the watcher to see its machines: one plan instead of two. */
+const STAY_MS = 1_000
+/** A deletion is followed up for this long before its flow takes it up again later. */
+const DELETE_FOLLOW_MS = 10_000
+const DELETE_POLL_MS_MAX = 1_000
+const HEARTBEAT_MS = 1_000
+/** Outcomes are kept in hand this long while the record is away. */
+const RECORD_PATIENCE_MS = 30_000
+
+export function createInstanceActivities({ store, hints, clouds, envelope, installation_id }: InstanceActivitiesNeeds) {
+  const send = async (provider: Provider, attempt: AttemptToSend): Promise<SendOutcome> => {
+    const signal = AbortSignal.timeout(provider.capabilities.call_timeout_ms)
+    try {
+      const machine = await provider.create(
+        {
+          attempt_id: attempt.attempt_id,
+          installation_id,
+          name: attempt.name.replaceAll('/', '-'),
+          size: attempt.size,
+          image: attempt.image,
+          extra: attempt.extra,
+          ...(attempt.sealed_user_data ? { user_data: envelope.open(attempt.sealed_user_data, 'user_data') } : {}),
+        },
+        signal,
+      )
+      return { attempt_id: attempt.attempt_id, machine }
+    } catch (error) {
+      return { attempt_id: attempt.attempt_id, error: attemptError(error, new Date()) }
+    }
+  }
+
+  const remove = async (
+    provider: Provider,
+    machine: { attempt_id: string; provider_id: string },
+    cancelled: AbortSignal,
+  ): Promise<DeleteOutcome> => {
+    const give_up_at = Date.now() + DELETE_FOLLOW_MS
+    for (let pause_ms = 50; ; pause_ms = Math.min(DELETE_POLL_MS_MAX, pause_ms * 2)) {
+      try {
+        await provider.delete(machine.provider_id, AbortSignal.timeout(provider.capabilities.call_timeout_ms))
+      } catch (error) {
+        if (error instanceof ProviderError && error.class === 'not_found')
+          return { attempt_id: machine.attempt_id, gone_at: await realNow(store.db) }
+        const kept = attemptError(error, new Date())
+        return { attempt_id: machine.attempt_id, gone_at: null, error: kept }
+      }
+      if (Date.now() > give_up_at || cancelled.aborted) return { attempt_id: machine.attempt_id, gone_at: null }
+      await delay(pause_ms, undefined, { signal: cancelled }).catch(() => {})
+    }
+  }
+
+  return {
+    /** Plans a launch order, see store/order-plan.ts. */
+    planOrder(order_id: string): Promise<Plan> {
+      return planOrder(store, order_id, clouds.traits)
+    },
+
+    /** Sends the due creates of a batch and stores what they are answered. Returns how many were sent. */
+    async createInstances(order_id: string, batch: number): Promise<number> {
+      const cancelled = cancellationSignal()
+      const stop = beat()
+      try {
+        const first = await store.db
+          .selectFrom('launch_attempts')
+          .select('cloud_id')
+          .where('order_id', '=', order_id)
+          .where('batch', '=', batch)
+          .limit(1)
+          .executeTakeFirst()
+        if (!first) return 0
+        const { cloud, provider } = await clouds.byId(first.cloud_id)
+        const sent = await markSent(store, order_id, batch, provider.capabilities)
+        await each(
+          sent.map((attempt) =>
+            send(provider, {
+              ...attempt,
+              size: cloud.sizes[attempt.size] ?? attempt.size,
+              image: cloud.images[attempt.image] ?? attempt.image,
+            }),
+          ),
+          (outcomes) => patiently(() => storeOutcomes(store, order_id, outcomes), cancelled),
+        )
+        if (sent.length) await stayForWatcher(order_id, batch, cancelled)
+        return sent.length
+      } finally {
+        stop()
+      }
+    },
+
+    /** Deletes the machines of an undo batch and follows them until the cloud has none of them. Returns how many are gone. */
+    async deleteInstances(order_id: string, undo_batch: number): Promise<number> {
+      const cancelled = cancellationSignal()
+      const stop = beat()
+      try {
+        const machines = await machinesToDelete(store, order_id, undo_batch)
+        if (!machines.length) return 0
+        const { provider } = await clouds.byId(machines[0]!.cloud_id)
+        let gone = 0
+        await each(
+          machines.map((machine) => remove(provider, { ...machine, provider_id: machine.provider_id! }, cancelled)),
+          (outcomes) => {
+            gone += outcomes.filter((outcome) => outcome.gone_at !== null).length
+            return patiently(() => storeGone(store, order_id, outcomes), cancelled)
+          },
+        )
+        return gone
+      } finally {
+        stop()
+      }
+    },
+  }
+
+  async function stayForWatcher(order_id: string, batch: number, cancelled: AbortSignal): Promise<void> {
+    const until = Date.now() + STAY_MS
+    for (;;) {
+      const waiting = await store.db
+        .selectFrom('launch_attempts')
+        .innerJoin('instances', 'instances.id', 'launch_attempts.instance_id')
+        .select('instances.id')
+        .where('launch_attempts.order_id', '=', order_id)
+        .where('launch_attempts.batch', '=', batch)
+        .where('launch_attempts.state', '=', 'won')
+        .where('instances.state', '=', 'starting')
+        .limit(1)
+        .executeTakeFirst()
+      const left_ms = until - Date.now()
+      if (!waiting || left_ms <= 0 || cancelled.aborted) return
+      await hints.wait(left_ms, cancelled)
+    }
+  }
+}
+
+/** Stores results as they come, those of one moment together, and one store at a time. */
+async function each<T>(running: readonly Promise<T>[], store: (results: T[]) => Promise<void>): Promise<void> {
+  let ready: T[] = []
+  let storing: Promise<void> | undefined
+  let failure: unknown
+  const flush = async (): Promise<void> => {
+    await delay(STORE_COALESCE_MS)
+    while (ready.length) {
+      const results = ready
+      ready = []
+      await store(results)
+    }
+    storing = undefined
+  }
+  await Promise.all(
+    running.map(async (promise) => {
+      ready.push(await promise)
+      storing ??= flush().catch((error) => {
+        failure ??= error
+      })
+    }),
+  )
+  await storing
+  if (failure) throw failure
+}
+
+/** What a cloud answered must not be lost because the record is away for a moment. */
+async function patiently(job: () => Promise<void>, cancelled: AbortSignal): Promise<void> {
+  const until = Date.now() + RECORD_PATIENCE_MS
+  for (let pause_ms = 100; ; pause_ms = Math.min(2_000, pause_ms * 2)) {
+    try {
+      await job()
+      return
+    } catch (error) {
+      if (!isAway(error) || Date.now() > until || cancelled.aborted) throw error
+      await delay(pause_ms)
+    }
+  }
+}
+
+/** Heartbeats until called; the activity's context is taken now, timers have none. */
+export function beat(): () => void {
+  heartbeat()
+  const timer = setInterval(heartbeat, HEARTBEAT_MS)
+  return () => clearInterval(timer)
+}

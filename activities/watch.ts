@@ -1,0 +1,146 @@
+/**
+ * Watching one cloud: one long activity pages through the list of our machines, writes down what it sees, and looks
+ * again as soon as the load asks for it.
+ */
+import { cancellationSignal } from '@temporalio/activity'
+import { type Machine, type Provider, ProviderError } from '../providers/provider.ts'
+import { realNow, type Store } from '../store/database.ts'
+import type { Hints } from '../store/hints.ts'
+import type { CloudRow } from '../store/order-plan.ts'
+import {
+  beginWatch,
+  countAbsent,
+  markMissing,
+  noteCloud,
+  observePage,
+  StaleWatcher,
+  watchLoad,
+} from '../store/watch.ts'
+import type { Clouds } from './clouds.ts'
+import { beat } from './instances.ts'
+
+/** One run of the activity; the workflow starts it again. */
+const RUN_MS = 10 * 60_000
+const PERIOD_MS = { fresh: 100, pending: 1_000, calm: 30_000, empty: 300_000, unreachable: 5_000 }
+const PAGES_MAX = 1_000
+
+export interface WatchActivitiesNeeds {
+  readonly store: Store
+  readonly hints: Hints
+  readonly clouds: Clouds
+  readonly installation_id: string
+}
+
+export function createWatchActivities({ store, hints, clouds, installation_id }: WatchActivitiesNeeds) {
+  /** One complete look at a cloud. Returns how long it took. */
+  const look = async (cloud: CloudRow, provider: Provider, signal: AbortSignal): Promise<number> => {
+    const sent_at = await realNow(store.db)
+    const begun_at = Date.now()
+    const seen: string[] = []
+    let cursor: string | null = null
+    for (let page = 0; page < PAGES_MAX; page++) {
+      const call = AbortSignal.any([signal, AbortSignal.timeout(provider.capabilities.call_timeout_ms)])
+      const { machines, next }: { machines: readonly Machine[]; next: string | null } = await provider.list(
+        installation_id,
+        cursor,
+        call,
+      )
+      await observePage(store, cloud, machines, sent_at)
+      seen.push(...machines.filter((machine) => machine.state !== 'terminated').map((machine) => machine.provider_id))
+      if (next === null) break
+      cursor = next
+    }
+    const took_ms = Date.now() - begun_at
+    await noteCloud(store, cloud, { state: 'ok', sent_at, took_ms })
+    const absent = await countAbsent(store, cloud, seen, sent_at, provider.capabilities.list_lag_ms)
+    const missing: { id: string; provider_id: string }[] = []
+    for (const row of absent.slice(0, 100)) if (await isGone(provider, row.provider_id)) missing.push(row)
+    await markMissing(store, cloud, missing, await realNow(store.db))
+    return took_ms
+  }
+
+  return {
+    /**
+     * Watches a cloud for ten minutes. Returns false when there is nothing to watch any more, or another watcher took
+     * over. An unreachable cloud proves nothing: it is marked stale and asked again.
+     */
+    async watchCloud(cloud_name: string): Promise<boolean> {
+      const cancelled = cancellationSignal()
+      const stop = beat()
+      const until = Date.now() + RUN_MS
+      try {
+        const cloud = await beginWatch(store, cloud_name)
+        if (!cloud) return false
+        const provider = await clouds.provider(cloud)
+        while (Date.now() < until && !cancelled.aborted) {
+          const begun_at = Date.now()
+          const outcome = await tryLook(cloud, provider, cancelled)
+          await pause(cloud, provider, begun_at, outcome, cancelled)
+        }
+        return true
+      } catch (error) {
+        if (error instanceof StaleWatcher) return false
+        throw error
+      } finally {
+        stop()
+      }
+    },
+  }
+
+  async function tryLook(
+    cloud: CloudRow,
+    provider: Provider,
+    signal: AbortSignal,
+  ): Promise<{ took_ms: number; reached: boolean }> {
+    const sent_at = await realNow(store.db)
+    try {
+      return { took_ms: await look(cloud, provider, signal), reached: true }
+    } catch (error) {
+      if (!(error instanceof ProviderError)) throw error
+      if (signal.aborted) return { took_ms: 0, reached: false }
+      const state = error.class === 'auth' ? 'refused' : 'unreachable'
+      await noteCloud(store, cloud, {
+        state,
+        error: { class: error.class, message: error.message },
+        sent_at,
+        took_ms: 0,
+      })
+      return { took_ms: error.retry_after_ms ?? 0, reached: false }
+    }
+  }
+
+  /** Waits until it is time to look again; a hint from the record shortens the wait when there is something new. */
+  async function pause(
+    cloud: CloudRow,
+    provider: Provider,
+    begun_at: number,
+    { took_ms, reached }: { took_ms: number; reached: boolean },
+    cancelled: AbortSignal,
+  ): Promise<void> {
+    const gap_ms = Math.max(provider.capabilities.list_interval_ms, PERIOD_MS.fresh, 3 * took_ms)
+    for (;;) {
+      const load = await watchLoad(store.db, cloud.id)
+      const period_ms = !reached
+        ? PERIOD_MS.unreachable
+        : load.fresh
+          ? PERIOD_MS.fresh
+          : load.pending
+            ? PERIOD_MS.pending
+            : load.alive
+              ? PERIOD_MS.calm
+              : PERIOD_MS.empty
+      const left_ms = begun_at + Math.max(gap_ms, period_ms) - Date.now()
+      if (left_ms <= 0 || cancelled.aborted) return
+      await hints.wait(left_ms, cancelled)
+    }
+  }
+}
+
+async function isGone(provider: Provider, provider_id: string): Promise<boolean> {
+  try {
+    const machine = await provider.get(provider_id, AbortSignal.timeout(provider.capabilities.call_timeout_ms))
+    return machine.state === 'terminated'
+  } catch (error) {
+    return error instanceof ProviderError && error.class === 'not_found'
+  }
+}

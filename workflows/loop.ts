@@ -1,0 +1,115 @@
+/**
+ * The loop that every noun's flow is: plan, run the plan's steps side by side, plan again at each completion or wake,
+ * sleep until the next moment that matters. What to do is decided by `plan` in the record; nothing here knows the rules,
+ * so they may change under running flows.
+ */
+
+import { defineSearchAttributeKey } from '@temporalio/common'
+import {
+  ActivityFailure,
+  CancellationScope,
+  condition,
+  continueAsNew,
+  defineSignal,
+  isCancellation,
+  setCurrentDetails,
+  setHandler,
+  sleep,
+  upsertSearchAttributes,
+  workflowInfo,
+} from '@temporalio/workflow'
+import { type Plan, STEPS_MAX, type Step } from '../domain/plan.ts'
+import { WAKE } from '../domain/workflow-ids.ts'
+
+/** "Look again": carries nothing. */
+export const wake = defineSignal(WAKE)
+
+const STATE = defineSearchAttributeKey('HoldfastState', 'KEYWORD')
+/** Runs stay short: well below the engine's own suggestion of 4,096 events. */
+const HISTORY_MAX = 2_000
+/** A step that failed by a bug of ours is not tried again at once. */
+const FAILED_STEP_PAUSE_MS = 1_000
+
+export interface Noun {
+  /** Plans in the record: local activity first, the same as a regular one while the record is away. */
+  readonly plan: (id: string) => Promise<Plan>
+  readonly planPatiently: (id: string) => Promise<Plan>
+  readonly run: (step: Step) => Promise<unknown>
+}
+
+/** Runs one noun until its plan says that nothing is left to do and no wake came since. */
+export async function lookAfter(id: string, noun: Noun): Promise<void> {
+  let wakes = 0
+  let ended = 0
+  let failed = 0
+  let shown = ''
+  setHandler(wake, () => {
+    wakes++
+  })
+  const running = new Map<string, { scope: CancellationScope; cloud: string }>()
+
+  const start = (step: Step): void => {
+    const scope = new CancellationScope({ cancellable: true })
+    running.set(step.key, { scope, cloud: step.cloud })
+    scope
+      .run(() => noun.run(step))
+      .catch((error: unknown) => {
+        if (!isCancellation(error)) failed++
+      })
+      .finally(() => {
+        running.delete(step.key)
+        ended++
+      })
+  }
+
+  for (;;) {
+    const wakes_seen = wakes
+    const ended_seen = ended
+    const plan = await planNow(id, noun)
+    setCurrentDetails(plan.details)
+    if (shown !== '' && plan.state !== shown) upsertSearchAttributes([{ key: STATE, value: plan.state }])
+    shown = plan.state
+    if (plan.done && running.size === 0) {
+      if (wakes === wakes_seen) return
+      continue
+    }
+    const wanted = new Set(plan.steps.map((step) => step.key))
+    for (const [key, { scope }] of running) if (!wanted.has(key)) scope.cancel()
+    const renew = workflowInfo().historyLength > HISTORY_MAX
+    if (renew && running.size === 0) await continueAsNew(id)
+    if (!renew) for (const step of choose(plan.steps, running)) start(step)
+    if (failed) {
+      failed = 0
+      await sleep(FAILED_STEP_PAUSE_MS, { summary: 'a step failed; looking again after a pause' })
+    }
+    const moved = () => wakes !== wakes_seen || ended !== ended_seen
+    if (plan.sleep_ms === null) await condition(moved)
+    else await condition(moved, Math.max(1, plan.sleep_ms), { summary: plan.why.slice(0, 300) })
+  }
+}
+
+async function planNow(id: string, noun: Noun): Promise<Plan> {
+  try {
+    return await noun.plan(id)
+  } catch (error) {
+    if (!(error instanceof ActivityFailure) || isCancellation(error)) throw error
+    setCurrentDetails(
+      'Blocked: `record_away`, the record cannot be read or written; planning is tried again until it can',
+    )
+    return noun.planPatiently(id)
+  }
+}
+
+/** Free places go to steps in order, but no cloud takes the last one while another cloud has work. */
+function choose(steps: readonly Step[], running: ReadonlyMap<string, { cloud: string }>): Step[] {
+  const waiting = steps.filter((step) => !running.has(step.key))
+  const busy = new Set([...running.values()].map((entry) => entry.cloud))
+  const chosen: Step[] = []
+  for (let free = STEPS_MAX - running.size; free > 0 && waiting.length; free--) {
+    const fair = free === 1 ? waiting.findIndex((step) => !busy.has(step.cloud)) : 0
+    const [step] = waiting.splice(Math.max(0, fair), 1)
+    busy.add(step!.cloud)
+    chosen.push(step!)
+  }
+  return chosen
+}

@@ -1,0 +1,32 @@
+/**
+ * Time-outs and retries of all activities, in one place. Retried by the engine is only what surely had no effect: a
+ * record that is away, a worker that was lost; every answer of a cloud is a value in the record instead.
+ */
+import type { ActivityOptions, LocalActivityOptions } from '@temporalio/workflow'
+
+/** Planning as a local activity: one transaction, at most 5 s in all. */
+export const PLAN_LOCALLY: LocalActivityOptions = {
+  startToCloseTimeout: '4s',
+  scheduleToCloseTimeout: '5s',
+  retry: { initialInterval: '100ms', maximumInterval: '1s' },
+}
+
+/** The same function while the record is away: for as long as it takes. */
+export const PLAN_PATIENTLY: ActivityOptions = {
+  startToCloseTimeout: '10s',
+  retry: { initialInterval: '200ms', maximumInterval: '5s' },
+}
+
+/** One step at a cloud: heartbeats every second, so that a lost worker is noticed in five. */
+export const STEP: ActivityOptions = {
+  startToCloseTimeout: '2m',
+  heartbeatTimeout: '5s',
+  retry: { initialInterval: '200ms', maximumInterval: '5s' },
+}
+
+/** An activity that stays: watcher of a cloud, sender of hooks. */
+export const STAYING: ActivityOptions = {
+  startToCloseTimeout: '15m',
+  heartbeatTimeout: '5s',
+  retry: { initialInterval: '100ms', maximumInterval: '5s' },
+}
