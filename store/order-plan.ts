@@ -16,13 +16,13 @@ import {
 } from '../domain/decide-order.ts'
 import { type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
 import type { Blocker, Cause } from '../domain/record.ts'
-import { orderWorkflowId } from '../domain/workflow-ids.ts'
+import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { type CloudTraits, releaseClaims } from './attempts.ts'
 import { type Store, type Trx, write } from './database.ts'
 import { lastEventId, recordEvents } from './events.ts'
 import { changeInstances } from './instances.ts'
 import { deriveDeployment, lockOrder } from './orders.ts'
-import { answerWakes } from './outbox.ts'
+import { answerWakes, wake } from './outbox.ts'
 import type { CloudsTable } from './tables.ts'
 
 export type CloudRow = Selectable<CloudsTable>
@@ -317,6 +317,9 @@ async function applyOrder(
     })
     .where('id', '=', order.id)
     .execute()
+  if (order.lease_id && decision.state !== order.state) {
+    await wake(trx, [{ target: leaseWorkflowId(order.lease_id), project_id: order.project_id }])
+  }
   return event
 }
 

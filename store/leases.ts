@@ -1,0 +1,485 @@
+/**
+ * Leases in the record: made, changed, ended, and planned. The moments are kept to the second and are the record's
+ * time; what each act came to, and how late, stands in lease_events.
+ */
+import { type Kysely, type Selectable, sql } from 'kysely'
+import { v7 as newId } from 'uuid'
+import { decideLease, type LeaseAct, type LeaseDecision } from '../domain/decide-lease.ts'
+import { DomainError } from '../domain/errors.ts'
+import type { OrderTemplate } from '../domain/launch-order.ts'
+import { type Plan, SLEEP_MAX_MS } from '../domain/plan.ts'
+import type { Cause } from '../domain/record.ts'
+import { leaseWorkflowId } from '../domain/workflow-ids.ts'
+import { recordNow, type Store, type Trx, write } from './database.ts'
+import { lastEventId, recordEvents } from './events.ts'
+import { claimKey } from './idempotency.ts'
+import { type Caller, insertOrder, lockOrder, type RequestKey, wishEnd } from './orders.ts'
+import { answerWakes, wake } from './outbox.ts'
+import type { LeasesTable, Tables } from './tables.ts'
+
+export type LeaseRow = Selectable<LeasesTable>
+
+export interface NewLease {
+  readonly name: string
+  readonly start_at: Date | 'now'
+  readonly end_at: Date
+  readonly before_end_at: Date | null
+  /** A launch order that begins and ends with the lease; its names were checked. */
+  readonly order: OrderTemplate | null
+}
+
+/** Makes a lease. Throws `invalid_request` where its moments do not follow each other, `key_reused`. */
+export function createLease(
+  store: Store,
+  caller: Caller,
+  lease: NewLease,
+  key: RequestKey | null,
+): Promise<{ lease_id: string }> {
+  return write(store, async (trx) => {
+    const lease_id = newId()
+    const earlier = await claimKey(trx, caller.project_id, key, {
+      status: 202,
+      resource_type: 'lease',
+      resource_id: lease_id,
+    })
+    if (earlier) return { lease_id: earlier.resource_id }
+    const now = await recordNow(trx)
+    const start_at = lease.start_at === 'now' ? now : lease.start_at
+    checkMoments({ ...lease, start_at }, now)
+    await trx
+      .insertInto('leases')
+      .values({
+        id: lease_id,
+        project_id: caller.project_id,
+        user_id: caller.user_id,
+        name: lease.name,
+        start_at,
+        end_at: lease.end_at,
+        before_end_at: lease.before_end_at,
+        order_template: lease.order ? JSON.stringify(lease.order) : null,
+        wished_by: caller.user_id,
+        due_at: start_at,
+        sequence: 1,
+      })
+      .execute()
+    await trx
+      .insertInto('lease_events')
+      .values(
+        (
+          [
+            ['start_lease', start_at],
+            ['before_end_lease', lease.before_end_at],
+            ['end_lease', lease.end_at],
+          ] as const
+        ).flatMap(([type, time]) => (time ? [{ id: newId(), lease_id, type, time }] : [])),
+      )
+      .execute()
+    const [event] = await recordEvents(trx, [
+      {
+        project_id: caller.project_id,
+        resource_type: 'lease',
+        resource_id: lease_id,
+        sequence: 1,
+        type: 'lease.created',
+        to: 'PENDING',
+        snapshot: snapshotOf({ ...lease, start_at, order_id: null }),
+        cause: { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: 'requested' },
+      },
+    ])
+    await trx.updateTable('leases').set({ wish_event: event! }).where('id', '=', lease_id).execute()
+    await wake(trx, [{ target: leaseWorkflowId(lease_id), project_id: caller.project_id }])
+    return { lease_id }
+  })
+}
+
+function checkMoments(lease: { start_at: Date; end_at: Date; before_end_at: Date | null }, now: Date): void {
+  const refuse = (path: string, reason: string): never => {
+    throw new DomainError('invalid_request', `${path}: ${reason}`, { problems: [{ path, reason }] })
+  }
+  if (lease.end_at <= lease.start_at) refuse('end_at', `must be after start_at (${lease.start_at.toISOString()})`)
+  if (lease.end_at <= now) refuse('end_at', `must be in the future; it is ${now.toISOString()}`)
+  const before = lease.before_end_at
+  if (before && (before < lease.start_at || before >= lease.end_at))
+    refuse('before_end_at', 'must lie between start_at and end_at')
+}
+
+const snapshotOf = (lease: {
+  name: string
+  start_at: Date
+  end_at: Date
+  before_end_at: Date | null
+  order_id: string | null
+}) => ({
+  name: lease.name,
+  start_at: lease.start_at.toISOString(),
+  end_at: lease.end_at.toISOString(),
+  before_end_at: lease.before_end_at?.toISOString() ?? null,
+  order_id: lease.order_id,
+})
+
+export interface LeaseChange {
+  readonly name?: string
+  /** Only while it has not started. */
+  readonly start_at?: Date
+  readonly end_at?: Date
+  /** Null: no notice. A new moment after the notice was given brings another. */
+  readonly before_end_at?: Date | null
+}
+
+/**
+ * Moves, extends, shortens or renames a lease. Extending against the end: the lock decides; once it is ending, 409.
+ * Shortening to the past is refused: ending now is `endLease`.
+ */
+export function updateLease(
+  store: Store,
+  caller: Caller,
+  lease_id: string,
+  change: LeaseChange,
+  options: { if_match?: number | undefined } = {},
+): Promise<void> {
+  return write(store, async (trx) => {
+    const lease = await lockLease(trx, caller, lease_id, options.if_match)
+    if (
+      lease.wish === 'end' ||
+      lease.state === 'TERMINATING' ||
+      lease.state === 'TERMINATED' ||
+      lease.state === 'ERROR'
+    ) {
+      throw new DomainError('conflict', `lease ${lease_id} is ${lease.state} and can only be read; make a new one`)
+    }
+    const now = await recordNow(trx)
+    if (lease.end_at <= now)
+      throw new DomainError('conflict', `lease ${lease_id} ended at ${lease.end_at.toISOString()}`)
+    if (change.start_at && lease.state !== 'PENDING' && change.start_at.getTime() !== lease.start_at.getTime()) {
+      throw new DomainError('conflict', `lease ${lease_id} has started; only its end can be moved`)
+    }
+    const next = {
+      name: change.name ?? lease.name,
+      start_at: change.start_at ?? lease.start_at,
+      end_at: change.end_at ?? lease.end_at,
+      before_end_at: change.before_end_at === undefined ? lease.before_end_at : change.before_end_at,
+    }
+    checkMoments(next, now)
+    const same = (['start_at', 'end_at', 'before_end_at'] as const).every(
+      (field) => next[field]?.getTime() === lease[field]?.getTime(),
+    )
+    if (same && next.name === lease.name) return
+    await moveEvents(trx, lease, next)
+    await changeLease(trx, lease, 'lease.updated', lease.state, { ...next, due_at: now }, actorCause(caller))
+    await wake(trx, [{ target: leaseWorkflowId(lease_id), project_id: lease.project_id }])
+  })
+}
+
+async function moveEvents(
+  trx: Trx,
+  lease: LeaseRow,
+  next: { start_at: Date; end_at: Date; before_end_at: Date | null },
+): Promise<void> {
+  const move = (type: string, time: Date, again: boolean) =>
+    trx
+      .insertInto('lease_events')
+      .values({ id: newId(), lease_id: lease.id, type, time })
+      .onConflict((conflict) =>
+        conflict
+          .columns(['lease_id', 'type'])
+          .doUpdateSet({ time, ...(again ? { status: 'UNDONE' as const, acted_at: null, late_ms: null } : {}) }),
+      )
+      .execute()
+  if (lease.state === 'PENDING') await move('start_lease', next.start_at, false)
+  await move('end_lease', next.end_at, false)
+  if (next.before_end_at === null) {
+    await trx
+      .deleteFrom('lease_events')
+      .where('lease_id', '=', lease.id)
+      .where('type', '=', 'before_end_lease')
+      .where('status', '=', 'UNDONE')
+      .execute()
+  } else if (next.before_end_at.getTime() !== lease.before_end_at?.getTime())
+    await move('before_end_lease', next.before_end_at, true)
+}
+
+const actorCause = (caller: Caller): Cause => ({
+  actor: { user_id: caller.user_id, request_id: caller.request_id },
+  reason: 'requested',
+})
+
+/** Ends a lease now, in every state; a repeat changes nothing. */
+export function endLease(
+  store: Store,
+  caller: Caller,
+  lease_id: string,
+  options: { if_match?: number | undefined } = {},
+): Promise<void> {
+  return write(store, async (trx) => {
+    const lease = await lockLease(trx, caller, lease_id, options.if_match)
+    if (lease.wish === 'end' || lease.state === 'TERMINATED' || lease.state === 'ERROR') return
+    const now = await recordNow(trx)
+    const event = await changeLease(
+      trx,
+      lease,
+      'lease.wish_changed',
+      lease.state,
+      { wish: 'end', wish_version: lease.wish_version + 1, wished_by: caller.user_id, wished_at: now, due_at: now },
+      actorCause(caller),
+    )
+    await trx.updateTable('leases').set({ wish_event: event }).where('id', '=', lease_id).execute()
+    await wake(trx, [{ target: leaseWorkflowId(lease_id), project_id: lease.project_id }])
+  })
+}
+
+async function lockLease(trx: Trx, caller: Caller, lease_id: string, if_match: number | undefined): Promise<LeaseRow> {
+  const lease = await trx
+    .selectFrom('leases')
+    .selectAll()
+    .where('id', '=', lease_id)
+    .forNoKeyUpdate()
+    .executeTakeFirst()
+  if (!lease || lease.project_id !== caller.project_id)
+    throw new DomainError('not_found', `lease ${lease_id} does not exist`)
+  if (if_match !== undefined && if_match !== lease.sequence) {
+    throw new DomainError('version_mismatch', `lease ${lease_id} is at version ${lease.sequence}, not ${if_match}`)
+  }
+  return lease
+}
+
+/** Writes a lease's row and its event; returns the event's id. */
+async function changeLease(
+  trx: Trx,
+  lease: LeaseRow,
+  type: string,
+  to: LeaseRow['state'],
+  set: Partial<Omit<LeaseRow, 'order_template' | 'blocker' | 'id'>>,
+  cause: Cause,
+): Promise<string> {
+  lease.sequence++
+  const from = lease.state
+  Object.assign(lease, set, { state: to })
+  await trx
+    .updateTable('leases')
+    .set({ ...set, state: to, sequence: lease.sequence })
+    .where('id', '=', lease.id)
+    .execute()
+  const [event] = await recordEvents(trx, [
+    {
+      project_id: lease.project_id,
+      resource_type: 'lease',
+      resource_id: lease.id,
+      sequence: lease.sequence,
+      type,
+      from,
+      to,
+      snapshot: snapshotOf(lease),
+      cause,
+    },
+  ])
+  return event!
+}
+
+/** A lease as its owner sees it, with its events. */
+export async function findLease(db: Kysely<Tables>, project_id: string, lease_id: string) {
+  const lease = await db
+    .selectFrom('leases')
+    .selectAll()
+    .where('id', '=', lease_id)
+    .where('project_id', '=', project_id)
+    .executeTakeFirst()
+  if (!lease) return undefined
+  const events = await db
+    .selectFrom('lease_events')
+    .selectAll()
+    .where('lease_id', '=', lease_id)
+    .orderBy('time')
+    .execute()
+  return { ...lease, events }
+}
+
+/** Newest first; `before`: only those made before this id. */
+export function listLeases(
+  db: Kysely<Tables>,
+  project_id: string,
+  page: { limit: number; before?: string | undefined },
+) {
+  let query = db
+    .selectFrom('leases')
+    .selectAll()
+    .where('project_id', '=', project_id)
+    .orderBy('id', 'desc')
+    .limit(page.limit)
+  if (page.before) query = query.where('id', '<', page.before)
+  return query.execute()
+}
+
+// The plan -----------------------------------------------------------------------------------------------------------
+
+/** Plans a lease: whatever is due is done in this transaction. Locks: its order, then the lease. */
+export function planLease(store: Store, lease_id: string): Promise<Plan> {
+  return write(store, async (trx) => {
+    await answerWakes(trx, leaseWorkflowId(lease_id))
+    const peek = await trx.selectFrom('leases').select('order_id').where('id', '=', lease_id).executeTakeFirst()
+    if (!peek) return { steps: [], sleep_ms: null, why: '', done: true, state: 'unknown', details: 'no such lease' }
+    const order = peek.order_id ? await lockOrder(trx, peek.order_id) : undefined
+    const lease = await trx
+      .selectFrom('leases')
+      .selectAll()
+      .where('id', '=', lease_id)
+      .forNoKeyUpdate()
+      .executeTakeFirstOrThrow()
+    const before_end = await trx
+      .selectFrom('lease_events')
+      .select('status')
+      .where('lease_id', '=', lease_id)
+      .where('type', '=', 'before_end_lease')
+      .executeTakeFirst()
+    const now = await recordNow(trx)
+    const decision = decideLease(
+      {
+        state: lease.state,
+        wish: lease.wish,
+        start_at: lease.start_at.getTime(),
+        end_at: lease.end_at.getTime(),
+        before_end_at: lease.before_end_at?.getTime() ?? null,
+        before_end_done: before_end?.status === 'DONE',
+        has_order: lease.order_template !== null,
+        order_state: order?.state ?? null,
+      },
+      now.getTime(),
+    )
+    for (const act of decision.acts) await ACTS[act](trx, lease, now, order)
+    const due_at = decision.due_at === null ? null : new Date(decision.due_at)
+    // Waiting for its order, it is looked at again by housekeeping, should the wake be lost with the engine.
+    await trx
+      .updateTable('leases')
+      .set({ due_at: decision.done ? null : (due_at ?? now) })
+      .where('id', '=', lease_id)
+      .execute()
+    return toPlan(lease, decision, now)
+  })
+}
+
+type Act = (trx: Trx, lease: LeaseRow, now: Date, order: Awaited<ReturnType<typeof lockOrder>>) => Promise<void>
+
+const ACTS: Record<LeaseAct, Act> = {
+  async start(trx, lease, now) {
+    const late_ms = now.getTime() - lease.start_at.getTime()
+    const event = await changeLease(
+      trx,
+      lease,
+      'lease.started',
+      'ACTIVE',
+      {},
+      await ruleCause(trx, lease, 'start_due', `started ${late_ms} ms after its moment`),
+    )
+    await markEvent(trx, lease, 'start_lease', 'DONE', now, late_ms)
+    if (lease.order_template) await launchOrderOf(trx, lease, lease.order_template, event)
+  },
+  async before_end(trx, lease, now) {
+    const late_ms = now.getTime() - lease.before_end_at!.getTime()
+    await changeLease(
+      trx,
+      lease,
+      'lease.before_end',
+      lease.state,
+      {},
+      await ruleCause(trx, lease, 'before_end_due', `ends at ${lease.end_at.toISOString()}`),
+    )
+    await markEvent(trx, lease, 'before_end_lease', 'DONE', now, late_ms)
+  },
+  async end(trx, lease, now, order) {
+    const late_ms = now.getTime() - (lease.wish === 'end' ? lease.wished_at : lease.end_at).getTime()
+    const rule = lease.wish === 'end' ? 'wish_end' : 'end_due'
+    const event = await changeLease(
+      trx,
+      lease,
+      'lease.ending',
+      'TERMINATING',
+      {},
+      await ruleCause(trx, lease, rule, `ending ${late_ms} ms after its moment`),
+    )
+    await markEvent(trx, lease, 'end_lease', 'IN_PROGRESS', now, late_ms)
+    if (order) await wishEnd(trx, order, { rule: 'lease_ended', reason: `its lease ${lease.name} ended`, event }, null)
+  },
+  async finish(trx, lease, now, order) {
+    const cause = order
+      ? {
+          rule: 'machines_gone',
+          reason: `its order is ${order.state}`,
+          event: (await lastEventId(trx, 'order', order.id))!,
+        }
+      : await ruleCause(trx, lease, 'nothing_to_undo', 'no machine was launched for it')
+    await changeLease(trx, lease, 'lease.ended', 'TERMINATED', { ended_at: now }, cause)
+    await trx
+      .updateTable('lease_events')
+      .set({
+        status: 'DONE',
+        acted_at: sql<Date>`coalesce(acted_at, ${now})`,
+        late_ms: sql<number>`coalesce(late_ms, 0)`,
+      })
+      .where('lease_id', '=', lease.id)
+      .where('type', '=', 'end_lease')
+      .execute()
+  },
+  async miss(trx, lease, now) {
+    const reason = `its whole time passed before it could start: it was to end at ${lease.end_at.toISOString()}`
+    await changeLease(
+      trx,
+      lease,
+      'lease.missed',
+      'ERROR',
+      { ended_at: now },
+      await ruleCause(trx, lease, 'missed', reason),
+    )
+    await markEvent(trx, lease, 'start_lease', 'ERROR', now, now.getTime() - lease.start_at.getTime())
+    await markEvent(trx, lease, 'end_lease', 'DONE', now, now.getTime() - lease.end_at.getTime())
+  },
+}
+
+async function ruleCause(trx: Trx, lease: LeaseRow, rule: string, reason: string): Promise<Cause> {
+  const event = (await lastEventId(trx, 'lease', lease.id)) ?? lease.wish_event
+  return { rule, reason, ...(event ? { event } : {}) }
+}
+
+const markEvent = (
+  trx: Trx,
+  lease: LeaseRow,
+  type: string,
+  status: 'DONE' | 'IN_PROGRESS' | 'ERROR',
+  now: Date,
+  late_ms: number,
+) =>
+  trx
+    .updateTable('lease_events')
+    .set({ status, acted_at: now, late_ms: Math.max(0, late_ms) })
+    .where('lease_id', '=', lease.id)
+    .where('type', '=', type)
+    .execute()
+
+async function launchOrderOf(trx: Trx, lease: LeaseRow, template: OrderTemplate, event: string): Promise<void> {
+  const { clouds: names, ...rest } = template
+  const clouds = await trx.selectFrom('clouds').select(['id', 'name']).where('name', 'in', names).execute()
+  const cloud_ids = names.flatMap((name) => clouds.find((cloud) => cloud.name === name)?.id ?? [])
+  const order_id = newId()
+  await insertOrder(
+    trx,
+    { project_id: lease.project_id, user_id: lease.user_id, request_id: lease.id },
+    order_id,
+    { ...rest, deployment: template.deployment ?? `lease-${lease.id}`, cloud_ids, sealed_user_data: null },
+    null,
+    { lease_id: lease.id, rule: 'lease_started', reason: `its lease ${lease.name} started`, event },
+  )
+  await trx.updateTable('leases').set({ order_id }).where('id', '=', lease.id).execute()
+  lease.order_id = order_id
+}
+
+function toPlan(lease: LeaseRow, decision: LeaseDecision, now: Date): Plan {
+  const sleep_ms =
+    decision.due_at === null ? null : Math.min(SLEEP_MAX_MS, Math.max(1, decision.due_at - now.getTime()))
+  const due = decision.due_at === null ? '' : ` until ${new Date(decision.due_at).toISOString()}`
+  return {
+    steps: [],
+    sleep_ms,
+    why: decision.waiting_for ? `waiting for ${decision.waiting_for}${due}` : 'over',
+    done: decision.done,
+    state: lease.state,
+    details: `**${lease.name}**: ${lease.state}, ${lease.start_at.toISOString()} to ${lease.end_at.toISOString()}${decision.waiting_for ? `\n\nWaiting for ${decision.waiting_for}${due}` : ''}`,
+  }
+}
