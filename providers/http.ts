@@ -90,6 +90,9 @@ function presentable(text: string, secrets: readonly string[]): string {
 function transportError(call: HttpCall, error: unknown, is_given_up: boolean): ProviderError {
   const { code, message } = describe(error)
   const more = { cause: code, text: message }
+  if (code === 'UND_ERR_INVALID_ARG') {
+    return new ProviderError('invalid', 'The call cannot be put on the wire.', { evidence: evidenceOf(call, more) })
+  }
   if (!is_given_up && wasNeverSent(error)) {
     return new ProviderError('unavailable', 'The cloud could not be reached.', { evidence: evidenceOf(call, more) })
   }

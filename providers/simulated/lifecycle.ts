@@ -125,7 +125,7 @@ function changeMachine(world: World, cloud: Cloud, command: Exclude<Command, { v
       if (machine.state === 'running' || (command.hard && machine.state === 'failed')) {
         return begin('rebooting', 'running', behaviour.reboot_latency_ms)
       }
-      return { refused: 'conflict' }
+      return fulfilled('rebooting') ? { machine } : { refused: 'conflict' }
   }
 }
 

@@ -53,7 +53,7 @@ export function createSimulatedProvider(options: SimulatedProviderOptions): Prov
       evidence: { problems: z.prettifyError(parsed.error) },
     })
   }
-  if (!URL.canParse(options.endpoint)) {
+  if (!/^https?:$/.test(URL.parse(options.endpoint)?.protocol ?? '')) {
     throw new ProviderError('invalid', 'The endpoint of the cloud is not an address.')
   }
   const capabilities: Capabilities = parsed.data
