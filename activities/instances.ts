@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { cancellationSignal, heartbeat } from '@temporalio/activity'
 import type { Plan } from '../domain/plan.ts'
 import { type Provider, ProviderError } from '../providers/provider.ts'
+import { machineOf, planInstance } from '../store/actions.ts'
 import {
   type AttemptToSend,
   type DeleteOutcome,
@@ -141,6 +142,31 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
       } finally {
         stop()
       }
+    },
+
+    /** Deletes the machine bound to one instance. Returns whether it is confirmed gone. */
+    async terminateInstance(instance_id: string): Promise<boolean> {
+      const cancelled = cancellationSignal()
+      const stop = beat()
+      try {
+        const machine = await machineOf(store, instance_id)
+        if (!machine) return true
+        const { provider } = await clouds.byId(machine.cloud_id)
+        const outcome = await remove(
+          provider,
+          { attempt_id: machine.attempt_id, provider_id: machine.provider_id! },
+          cancelled,
+        )
+        await patiently(() => storeGone(store, machine.order_id, [outcome]), cancelled)
+        return outcome.gone_at !== null
+      } finally {
+        stop()
+      }
+    },
+
+    /** Plans the actions of an instance, see store/actions.ts. */
+    planInstance(instance_id: string): Promise<Plan> {
+      return planInstance(store, instance_id)
     },
   }
 

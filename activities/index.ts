@@ -1,0 +1,31 @@
+/** All activities of a worker, each wrapped so that only failures of ours come out. */
+import { dropOld, wakeOverdue } from '../store/housekeeping.ts'
+import { planLease } from '../store/leases.ts'
+import { createDeliveryActivities, type DeliveryActivitiesNeeds } from './deliveries.ts'
+import { guarded } from './failures.ts'
+import { createInstanceActivities, type InstanceActivitiesNeeds } from './instances.ts'
+import { createWatchActivities } from './watch.ts'
+
+export type ActivitiesNeeds = InstanceActivitiesNeeds & DeliveryActivitiesNeeds
+
+/** Makes the activities of one worker process. */
+export function createActivities(needs: ActivitiesNeeds) {
+  const { store } = needs
+  return guarded({
+    ...createInstanceActivities(needs),
+    ...createWatchActivities(needs),
+    ...createDeliveryActivities(needs),
+
+    /** Plans a lease, see store/leases.ts. */
+    planLease: (lease_id: string) => planLease(store, lease_id),
+
+    /** One round of housekeeping. Returns how many overdue nouns were woken. */
+    async keepHouse(): Promise<number> {
+      const woken = await wakeOverdue(store)
+      await dropOld(store)
+      return woken
+    },
+  })
+}
+
+export type Activities = ReturnType<typeof createActivities>

@@ -1,0 +1,22 @@
+import { ActivityCancellationType, proxyActivities, proxyLocalActivities } from '@temporalio/workflow'
+import type { Activities } from '../activities/index.ts'
+import type { Step } from '../domain/plan.ts'
+import { lookAfter } from './loop.ts'
+import { PLAN_LOCALLY, PLAN_PATIENTLY, STEP } from './options.ts'
+
+const local = proxyLocalActivities<Activities>({ ...PLAN_LOCALLY, summary: 'plan the instance' })
+const patient = proxyActivities<Activities>({ ...PLAN_PATIENTLY, summary: 'plan the instance (the record was away)' })
+
+/** Works off the actions of one instance, in order. Id `instance/<id>`. */
+export async function instance(instance_id: string): Promise<void> {
+  await lookAfter(instance_id, { plan: local.planInstance, planPatiently: patient.planInstance, run })
+}
+
+function run(step: Step): Promise<unknown> {
+  const steps = proxyActivities<Activities>({
+    ...STEP,
+    cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    summary: step.summary,
+  })
+  return steps.terminateInstance(step.args[0] as string)
+}
