@@ -121,6 +121,8 @@ export const cloudConfiguration = z
       .nullable()
       .default(null),
     rules: z.array(rule).default([]),
+    /** So many lines back (of all clouds of the server) the ledger is kept; lines about machines always are. */
+    ledger_lines: z.number().int().min(1_000).default(500_000),
   })
   .extend(behaviour.partial().shape)
   .transform((input) => ({

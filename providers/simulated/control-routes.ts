@@ -7,7 +7,7 @@ import { appendLedger, readLedger } from './ledger.ts'
 import { kill, vanish } from './lifecycle.ts'
 import type { MachineRow } from './records.ts'
 import type { Environment } from './wire.ts'
-import type { Cloud, World } from './world.ts'
+import { type Cloud, type World, withoutKeys } from './world.ts'
 
 const CLOUD_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/
 const LEDGER_PAGE = 1_000
@@ -149,7 +149,7 @@ export function controlRoutes(world: World): Hono<Environment> {
 }
 
 function show(cloud: Cloud): Record<string, unknown> {
-  return { name: cloud.name, configuration: cloud.configuration, faults: cloud.faults.length }
+  return { name: cloud.name, configuration: withoutKeys(cloud.configuration), faults: cloud.faults.length }
 }
 
 /** A machine's life as the control API tells it: in our words, with everything, gone or not. */

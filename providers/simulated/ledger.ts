@@ -45,6 +45,11 @@ export function appendMachineChange(
   )
 }
 
+/** Drops what is older than the line `before`, except the lives of machines. */
+export function trimLedger(store: Store, cloud: string, before: number): void {
+  store.run("DELETE FROM ledger WHERE cloud = ? AND seq < ? AND kind <> 'machine'", cloud, before)
+}
+
 /** Lines after `after`, at most `limit`, oldest first. */
 export function readLedger(store: Store, cloud: string, after: number, limit: number): LedgerLine[] {
   return store

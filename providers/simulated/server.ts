@@ -30,6 +30,10 @@ export async function startSimulatedCloud({ port, data }: SimulatedCloudOptions)
   const world = new World(data)
   let is_closing = false
   const app = new Hono<Environment>()
+  // Clouds are called by programs. A browser tells where its page comes from, and no page has business here.
+  app.use(async (context, next) =>
+    context.req.header('origin') === undefined ? next() : context.json({ error: 'Not for web pages.' }, 403),
+  )
   app.get('/healthz', (context) => context.json({ ok: true }))
   app.route('/control', controlRoutes(world))
   app.route('/clouds', machineRoutes(world))
@@ -70,7 +74,12 @@ async function main(): Promise<void> {
     process.exitCode = 2
     return
   }
-  const cloud = await startSimulatedCloud({ port, data: values.data })
+  const { data } = values
+  const cloud = await startSimulatedCloud({ port, data }).catch((error: unknown) => {
+    const reason = error instanceof Error ? error.message : String(error)
+    console.error(`the simulated cloud does not start on port ${port} with ${data}: ${reason}`)
+    process.exit(1)
+  })
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => void cloud.close().then(() => process.exit(0)))
   }

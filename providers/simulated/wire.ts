@@ -4,7 +4,7 @@ import type { HttpBindings } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
 import type { Breakage } from './configuration.ts'
-import { appendLedger } from './ledger.ts'
+import { appendLedger, trimLedger } from './ledger.ts'
 import { type AnsweredClass, ERROR_CODES } from './presentation.ts'
 import type { Cloud, World } from './world.ts'
 
@@ -20,6 +20,7 @@ export interface Reply {
 const REDACTED_HEADERS = new Set(['authorization', 'cookie', 'x-auth-token'])
 /** Longer answers are told by their size only. */
 const LONGEST_LEDGER_BODY = 4_000
+const LINES_BETWEEN_TRIMS = 10_000
 
 /** Writes the request into the ledger as it came, and returns its number there. */
 export function recordRequest(world: World, cloud: Cloud, context: WireContext, verb: string, body: string): number {
@@ -27,13 +28,18 @@ export function recordRequest(world: World, cloud: Cloud, context: WireContext, 
   const headers = Object.fromEntries(
     Object.entries(incoming.headers).map(([name, value]) => [name, REDACTED_HEADERS.has(name) ? '[redacted]' : value]),
   )
-  return appendLedger(world.store, cloud.name, 'request', {
+  const seq = appendLedger(world.store, cloud.name, 'request', {
     verb,
     method: incoming.method,
     path: incoming.url,
     headers,
     body,
   })
+  if (seq - cloud.trimmed_seq >= LINES_BETWEEN_TRIMS) {
+    trimLedger(world.store, cloud.name, seq - cloud.configuration.ledger_lines)
+    cloud.trimmed_seq = seq
+  }
+  return seq
 }
 
 /** A refusal in the provider's words. */

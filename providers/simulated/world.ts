@@ -25,6 +25,8 @@ export interface Cloud {
   readonly faults: Fault[]
   /** Calls still allowed by the rate limit, and when that was reckoned. */
   allowance: { calls: number; at: number } | null
+  /** The ledger line at which it was last cut to its length. */
+  trimmed_seq: number
 }
 
 export class World {
@@ -63,7 +65,7 @@ export class World {
         name,
         JSON.stringify(input),
       )
-      appendLedger(this.store, name, 'control', { action: 'configured', configuration: input })
+      appendLedger(this.store, name, 'control', { action: 'configured', configuration: withoutKeys(input) })
     })
     if (!known) {
       this.#clouds.set(name, fresh)
@@ -86,6 +88,7 @@ export class World {
     })
     cloud.faults.length = 0
     cloud.allowance = null
+    cloud.trimmed_seq = 0
   }
 
   remove(cloud: Cloud): void {
@@ -143,6 +146,12 @@ export class World {
   }
 }
 
+/** A configuration fit to be shown: that there are keys, but not which. */
+export function withoutKeys<Shape extends { api_keys?: string[] | undefined }>(configuration: Shape): Shape {
+  if (configuration.api_keys === undefined) return configuration
+  return { ...configuration, api_keys: configuration.api_keys.map(() => '[redacted]') }
+}
+
 function configured(name: string, input: CloudConfigurationInput): Cloud {
-  return { name, input, configuration: cloudConfiguration.parse(input), faults: [], allowance: null }
+  return { name, input, configuration: cloudConfiguration.parse(input), faults: [], allowance: null, trimmed_seq: 0 }
 }

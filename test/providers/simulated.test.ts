@@ -177,7 +177,7 @@ describe('the simulated cloud', () => {
     await waitFor(look, { what: 'the boot' })
     await deleteUntilGone(provider, provider_id, 1_000)
     const lines = await cloud.ledger(3)
-    expect(JSON.stringify(lines.filter(({ kind }) => kind === 'request'))).not.toContain('sesame')
+    expect(JSON.stringify([lines, await cloud.send('GET', '')])).not.toContain('sesame')
     const request = lines.find(({ kind, verb }) => kind === 'request' && verb === 'create')!
     expect(request.headers).toMatchObject({ authorization: '[redacted]' })
     expect(JSON.parse(request.body as string)).toMatchObject({
@@ -225,6 +225,23 @@ describe('the simulated cloud', () => {
     expect(await listAll(provider, installation_id)).toEqual([])
     expect(await cloud.send('GET', '')).toMatchObject({ configuration: { capacity: 5 }, faults: 0 })
     expect((await cloud.ledger())[0]).toMatchObject({ kind: 'control', action: 'reset' })
+  })
+
+  test('the ledger is cut to its length, and the lives of machines stay', async () => {
+    const provider = await open({ ledger_lines: 1_000 })
+    await provider.create(machine(), signal())
+    // Two lines a call, cut each ten thousand lines.
+    for (let round = 0; round < 56; round += 1) {
+      await Promise.all(Array.from({ length: 100 }, () => provider.realms(signal())))
+    }
+    const lines = await cloud.ledger()
+    expect(lines.length).toBeLessThan(10_000)
+    expect(lines[0]).toMatchObject({ kind: 'machine', change: 'created' })
+  })
+
+  test('web pages are turned away', async () => {
+    const response = await fetch(`${server.url}/control/clouds`, { headers: { origin: 'http://evil.example' } })
+    expect(response.status).toBe(403)
   })
 
   test('the registry knows its providers and refuses others', () => {
