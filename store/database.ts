@@ -20,6 +20,8 @@ export interface Store {
   readonly db: Kysely<Tables>
   /** Called after each commit that may have left something for relay, senders or readers. */
   onCommit: () => void
+  /** New orders are left to the process that accepted them for so long before any relay takes them up. */
+  hand_over_after_ms: number
   close(): Promise<void>
 }
 
@@ -48,7 +50,7 @@ export function openStore(
   pool.on('error', report)
   pool.on('connect', (client) => client.on('error', report))
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
-  return { db, onCommit: () => {}, close: () => db.destroy() }
+  return { db, onCommit: () => {}, hand_over_after_ms: 0, close: () => db.destroy() }
 }
 
 /** One transaction, with retries; the hint follows the commit. `job` must be safe to run again from its beginning. */

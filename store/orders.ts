@@ -52,7 +52,7 @@ export async function acceptOrder(
   key: RequestKey | null,
 ): Promise<AcceptedOrder> {
   const order_id = newId()
-  const accepted = await insertOrder(store.db, caller, order_id, order, key, null)
+  const accepted = await insertOrder(store.db, caller, order_id, order, key, null, store.hand_over_after_ms)
   if (accepted) {
     store.onCommit()
     return accepted
@@ -77,6 +77,7 @@ export async function insertOrder(
   order: CheckedOrder,
   key: RequestKey | null,
   origin: { lease_id: string; rule: string; reason: string; event: string } | null,
+  hand_over_after_ms = 0,
 ): Promise<AcceptedOrder | null> {
   const instance_ids = Array.from({ length: order.count }, () => newId())
   const cause = origin
@@ -137,7 +138,7 @@ export async function insertOrder(
       ) told
     )
     insert into outbox (target, project_id, kind, not_before)
-    select ${orderWorkflowId(order_id)}::text, ${caller.project_id}::uuid, 'start', clock_timestamp() from placed
+    select ${orderWorkflowId(order_id)}::text, ${caller.project_id}::uuid, 'start', clock_timestamp() + ${hand_over_after_ms} * interval '1 ms' from placed
     returning id as outbox_id`.execute(db)
   return rows[0] ? { order_id, outbox_id: rows[0].outbox_id } : null
 }

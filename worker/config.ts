@@ -1,0 +1,102 @@
+/** Configuration: environment and flags, parsed once; flags win. A wrong value is one clear line before anything starts. */
+import { resolve } from 'node:path'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { z } from 'zod'
+import { parseAllowList } from '../domain/hook-address.ts'
+
+export type ProcessRole = 'all' | 'api' | 'worker'
+
+export interface Config {
+  readonly role: ProcessRole
+  readonly port: number
+  /** True where the port was not asked for, so that any free one will do. */
+  readonly any_port: boolean
+  readonly data: string
+  readonly auth: 'token' | 'none'
+  readonly hook_allow: string
+  readonly operator_token: string | undefined
+  readonly clock_start: Date | undefined
+  readonly database_url: string | undefined
+  readonly temporal_address: string | undefined
+  readonly temporal_namespace: string
+  readonly log_level: string
+}
+
+/** What is wrong with the configuration, in one line. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+}
+
+const ENVIRONMENT = z.object({
+  HOLDFAST_AUTH: z.enum(['token', 'none']).default('token'),
+  HOLDFAST_HOOK_ALLOW: z.string().default(''),
+  HOLDFAST_OPERATOR_TOKEN: z.string().min(16, 'at least 16 characters').optional(),
+  HOLDFAST_CLOCK_START: z.iso.datetime({ offset: true }).optional(),
+  HOLDFAST_PORT: z.coerce.number().int().min(0).max(65_535).default(8080),
+  HOLDFAST_DATA: z.string().min(1).default('.holdfast'),
+  HOLDFAST_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/ }).optional(),
+  TEMPORAL_ADDRESS: z
+    .string()
+    .regex(/^[^\s/]+:\d+$/, 'must be host:port')
+    .optional(),
+  TEMPORAL_NAMESPACE: z.string().min(1).default('holdfast'),
+})
+
+const port = (text: string): number => {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 0 || value > 65_535)
+    throw new InvalidArgumentError('a port is a number from 0 to 65535')
+  return value
+}
+
+/** Reads flags and environment of `start`. Throws ConfigError. */
+export function readConfig(args: readonly string[], environment: NodeJS.ProcessEnv): Config {
+  const parsed = ENVIRONMENT.safeParse(environment)
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues
+    throw new ConfigError(`${String(issue!.path[0])}: ${issue!.message}`)
+  }
+  const env = parsed.data
+  const flags = new Command('holdfast')
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} })
+    .addOption(
+      new Option('--role <role>', 'which parts this process runs').choices(['all', 'api', 'worker']).default('all'),
+    )
+    .addOption(new Option('--port <port>', 'port of the API').argParser(port))
+    .addOption(new Option('--data <folder>', 'data folder'))
+  try {
+    flags.parse([...args], { from: 'user' })
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'commander.helpDisplayed') process.exit(0)
+    throw new ConfigError(error instanceof Error ? error.message : String(error))
+  }
+  const given = flags.opts<{ role: ProcessRole; port?: number; data?: string }>()
+  try {
+    parseAllowList(env.HOLDFAST_HOOK_ALLOW)
+  } catch (error) {
+    throw new ConfigError(`HOLDFAST_HOOK_ALLOW: ${error instanceof Error ? error.message : String(error)}`)
+  }
+  const config: Config = {
+    role: given.role,
+    port: given.port ?? env.HOLDFAST_PORT,
+    any_port: false,
+    data: resolve(given.data ?? env.HOLDFAST_DATA),
+    auth: env.HOLDFAST_AUTH,
+    hook_allow: env.HOLDFAST_HOOK_ALLOW,
+    operator_token: env.HOLDFAST_OPERATOR_TOKEN,
+    clock_start: env.HOLDFAST_CLOCK_START ? new Date(env.HOLDFAST_CLOCK_START) : undefined,
+    database_url: env.DATABASE_URL,
+    temporal_address: env.TEMPORAL_ADDRESS,
+    temporal_namespace: env.TEMPORAL_NAMESPACE,
+    log_level: env.HOLDFAST_LOG_LEVEL,
+  }
+  if (config.role !== 'all' && !config.database_url) {
+    throw new ConfigError(`--role ${config.role} needs DATABASE_URL: only --role all brings its own PostgreSQL`)
+  }
+  if (config.role === 'worker' && !config.temporal_address) {
+    throw new ConfigError('--role worker needs TEMPORAL_ADDRESS: only --role all brings its own Temporal')
+  }
+  return config
+}

@@ -1,0 +1,155 @@
+/**
+ * The part of a process that talks to Temporal: worker, relay, keeper. Comes up when the engine can be reached, goes on
+ * by itself after it was away, and never keeps the API from answering.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import { Client } from '@temporalio/client'
+import { NativeConnection, Worker, type WorkflowBundleOption } from '@temporalio/worker'
+import type { Logger } from 'pino'
+import type { Activities } from '../activities/index.ts'
+import { DomainError } from '../domain/errors.ts'
+import { TASK_QUEUE } from '../domain/workflow-ids.ts'
+import { isAway, type Store } from '../store/database.ts'
+import { stampEvents } from '../store/events.ts'
+import type { Hints } from '../store/hints.ts'
+import { runKeeper } from './keeper.ts'
+import { createRelay, type Relay } from './relay.ts'
+
+const RECONNECT_MS = 500
+const STAMP_IDLE_MS = 500
+/** Below 100 slots the engine silently refuses to start workflows eagerly. */
+const WORKFLOW_SLOTS = 100
+const ACTIVITY_SLOTS = 200
+const CACHED_WORKFLOWS = 2_000
+
+export interface EngineSideNeeds {
+  readonly store: Store
+  readonly hints: Hints
+  readonly log: Logger
+  readonly temporal_address: string
+  readonly namespace: string
+  readonly installation_id: string
+  readonly activities: Activities
+  readonly workflow_bundle: WorkflowBundleOption
+  /** Extra worker settings; tests use them to inject faults and to run without a cache. */
+  readonly worker_options?: Partial<Parameters<typeof Worker.create>[0]>
+}
+
+export interface EngineSide {
+  /** The engine answered a moment ago and the worker polls. */
+  healthy(): boolean
+  relay(): Relay | undefined
+  client(): Client | undefined
+  /** Resolves once the worker polls and every open noun has its flow or its wake. */
+  readonly ready: Promise<void>
+  /** Rejects on what no retry can mend, such as a namespace that belongs to another installation. */
+  readonly failed: Promise<never>
+  stop(): Promise<void>
+}
+
+export function startEngineSide(needs: EngineSideNeeds): EngineSide {
+  const { log, store, hints } = needs
+  const stopping = new AbortController()
+  const ready = Promise.withResolvers<void>()
+  const failed = Promise.withResolvers<never>()
+  failed.promise.catch(() => {})
+  let relay: Relay | undefined
+  let client: Client | undefined
+  let healthy = false
+
+  const once = async (): Promise<void> => {
+    const connection = await NativeConnection.connect({
+      address: needs.temporal_address,
+      grpcCompression: { codec: 'none' },
+    })
+    const session = new AbortController()
+    const signal = AbortSignal.any([stopping.signal, session.signal])
+    try {
+      const worker = await Worker.create({
+        connection,
+        namespace: needs.namespace,
+        taskQueue: TASK_QUEUE,
+        activities: needs.activities,
+        workflowBundle: needs.workflow_bundle,
+        maxConcurrentWorkflowTaskExecutions: WORKFLOW_SLOTS,
+        maxConcurrentActivityTaskExecutions: ACTIVITY_SLOTS,
+        maxCachedWorkflows: CACHED_WORKFLOWS,
+        stickyQueueScheduleToStartTimeout: '3s',
+        shutdownGraceTime: '1s',
+        shutdownForceTime: '8s',
+        ...needs.worker_options,
+      })
+      const own = new Client({ connection, namespace: needs.namespace })
+      client = own
+      const here = { store, hints, client: own, task_queue: TASK_QUEUE, log, installation_id: needs.installation_id }
+      const current = createRelay({ ...here, eager: true })
+      relay = current
+      const running = worker.run()
+      const relaying = current.run(signal)
+      const keeping = runKeeper(here, signal, (up) => {
+        healthy = up
+        if (up) ready.resolve()
+      })
+      const stop = (): void => {
+        if (worker.getState() === 'RUNNING') worker.shutdown()
+      }
+      stopping.signal.addEventListener('abort', stop, { once: true })
+      if (stopping.signal.aborted) stop()
+      keeping.catch((error: unknown) => {
+        failed.reject(error)
+        stop()
+      })
+      await running.finally(() => session.abort())
+      await Promise.allSettled([relaying, keeping])
+    } finally {
+      session.abort()
+      healthy = false
+      relay = undefined
+      client = undefined
+      await connection.close().catch(() => {})
+    }
+  }
+
+  const main = async (): Promise<void> => {
+    while (!stopping.signal.aborted) {
+      try {
+        await once()
+      } catch (error) {
+        if (error instanceof DomainError) failed.reject(error)
+        log.warn(
+          { err: error instanceof Error ? error.message : String(error) },
+          'Temporal cannot be reached; trying again',
+        )
+      }
+      if (!stopping.signal.aborted) await delay(RECONNECT_MS, undefined, { signal: stopping.signal }).catch(() => {})
+    }
+  }
+  const running = main()
+  const stamping = stampUntil(store, hints, log, stopping.signal)
+
+  return {
+    healthy: () => healthy,
+    relay: () => relay,
+    client: () => client,
+    ready: ready.promise,
+    failed: failed.promise,
+    async stop() {
+      stopping.abort()
+      await Promise.allSettled([running, stamping])
+    },
+  }
+}
+
+/** Stamps events with their position soon after their commit, one process at a time. */
+async function stampUntil(store: Store, hints: Hints, log: Logger, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    let stamped = 0
+    try {
+      stamped = await stampEvents(store)
+      if (stamped) hints.give()
+    } catch (error) {
+      if (!isAway(error)) log.error({ err: error }, 'stamping events failed')
+    }
+    if (!stamped) await hints.wait(STAMP_IDLE_MS, signal)
+  }
+}

@@ -1,0 +1,194 @@
+/**
+ * The relay: turns the outbox into `signalWithStart(wake)`. Few calls in flight, fewer when the engine gets slow: above
+ * its rate more calls only make everything late. Losing a hand-over costs time, never an order: the row stays.
+ */
+import type { Client, WorkflowSignalWithStartOptions, WorkflowStartOptions } from '@temporalio/client'
+import { defineSearchAttributeKey } from '@temporalio/common'
+import { sql } from 'kysely'
+import type { Logger } from 'pino'
+import { orderWorkflowId, parseWorkflowId, WAKE, type WorkflowId } from '../domain/workflow-ids.ts'
+import type { Store } from '../store/database.ts'
+import type { Hints } from '../store/hints.ts'
+import { type ClaimedWake, claimWakes, forgetWakes } from '../store/outbox.ts'
+
+const PROJECT = defineSearchAttributeKey('HoldfastProject', 'KEYWORD')
+const STATE = defineSearchAttributeKey('HoldfastState', 'KEYWORD')
+
+const IN_FLIGHT_MAX = 8
+const OFFERED_MAX = 100
+const CLAIM_ROWS = 64
+/** A claimed row that was not handed over becomes visible to all relays again after this. */
+const CLAIM_MS = 10_000
+const CALL_TIMEOUT_MS = 5_000
+/** Calls slower than this mean the engine has enough to do. */
+const SLOW_MS = 500
+const FAST_MS = 150
+const IDLE_MS = 500
+const FAILED_PAUSE_MS = 500
+/** A noun whose first moment is at least so far away begins with a start delay: one transition until then. */
+const START_DELAY_MIN_MS = 2_000
+
+export interface Relay {
+  /** Hands over a new order at once, eagerly where this process has a worker; its outbox row goes when that succeeds. */
+  offer(accepted: { order_id: string; outbox_id: number | null; project_id: string }): void
+  /** Works until the signal fires, then finishes the calls in flight. */
+  run(signal: AbortSignal): Promise<void>
+  /** For metrics: calls in flight, the present limit, failures. */
+  readonly state: { in_flight: number; limit: number; failed: number; handed_over: number }
+}
+
+export interface RelayNeeds {
+  readonly store: Store
+  readonly hints: Hints
+  readonly client: Client
+  readonly task_queue: string
+  readonly log: Logger
+  readonly eager: boolean
+}
+
+export function createRelay({ store, hints, client, task_queue, log, eager }: RelayNeeds): Relay {
+  const state = { in_flight: 0, limit: IN_FLIGHT_MAX, failed: 0, handed_over: 0 }
+  const offered: { order_id: string; outbox_id: number; project_id: string }[] = []
+  const own = new Set<WorkflowId>()
+  let done_ids: number[] = []
+  const slot_waiters: (() => void)[] = []
+
+  const base = (target: WorkflowId, project_id: string | null): WorkflowStartOptions & { args: [string] } => ({
+    workflowId: target,
+    taskQueue: task_queue,
+    args: [parseWorkflowId(target).id],
+    workflowTaskTimeout: '5s',
+    typedSearchAttributes: [
+      { key: PROJECT, value: project_id ?? 'installation' },
+      { key: STATE, value: 'open' },
+    ],
+    ...(project_id ? { priority: { fairnessKey: project_id } } : {}),
+  })
+
+  const call = async (job: () => Promise<unknown>): Promise<boolean> => {
+    state.in_flight++
+    const begun_at = performance.now()
+    try {
+      await client.withDeadline(Date.now() + CALL_TIMEOUT_MS, job)
+      state.handed_over++
+      const took_ms = performance.now() - begun_at
+      if (took_ms > SLOW_MS) state.limit = Math.max(1, Math.floor(state.limit / 2))
+      else if (took_ms < FAST_MS) state.limit = Math.min(IN_FLIGHT_MAX, state.limit + 1)
+      return true
+    } catch (error) {
+      state.failed++
+      state.limit = Math.max(1, Math.floor(state.limit / 2))
+      log.warn(
+        { err: error instanceof Error ? error.message : String(error) },
+        'a hand-over to Temporal failed; the outbox keeps it',
+      )
+      return false
+    } finally {
+      state.in_flight--
+      slot_waiters.shift()?.()
+    }
+  }
+
+  const slot = async (): Promise<void> => {
+    while (state.in_flight >= state.limit) await new Promise<void>((resolve) => slot_waiters.push(resolve))
+  }
+
+  /** New orders of this process, before they go the way of the outbox. */
+  const pump = (): void => {
+    while (offered.length && state.in_flight < state.limit) {
+      const order = offered.shift()!
+      const target = orderWorkflowId(order.order_id)
+      void call(() =>
+        client.workflow.start(parseWorkflowId(target).type, {
+          ...base(target, order.project_id),
+          workflowIdConflictPolicy: 'USE_EXISTING',
+          requestEagerStart: eager,
+        }),
+      ).then((ok) => {
+        own.delete(target)
+        if (ok) done_ids.push(order.outbox_id)
+        pump()
+      })
+    }
+  }
+
+  const handOver = async (wake: ClaimedWake, delay_ms: number): Promise<boolean> => {
+    const options: WorkflowSignalWithStartOptions = {
+      ...base(wake.target, wake.project_id),
+      signal: WAKE,
+      signalArgs: [],
+    }
+    if (delay_ms >= START_DELAY_MIN_MS) Object.assign(options, { startDelay: delay_ms })
+    const ok = await call(() => client.workflow.signalWithStart(parseWorkflowId(wake.target).type, options))
+    if (ok) done_ids.push(...wake.ids)
+    return ok
+  }
+
+  /** How far away the first moment of leases is; everything else is due. */
+  const delaysOf = async (wakes: readonly ClaimedWake[]): Promise<Map<string, number>> => {
+    const ids = wakes.flatMap((wake) => (wake.target.startsWith('lease/') ? [parseWorkflowId(wake.target).id] : []))
+    if (!ids.length) return new Map()
+    const { rows } = await sql<{ target: string; delay_ms: number }>`
+      select 'lease/' || id as target, extract(epoch from due_at - record_now())::float8 * 1000 as delay_ms
+      from leases where id = any(${ids}::uuid[]) and due_at is not null and state = 'PENDING'`.execute(store.db)
+    return new Map(rows.map((row) => [row.target, Math.floor(row.delay_ms)]))
+  }
+
+  const forget = async (): Promise<void> => {
+    if (!done_ids.length) return
+    const ids = done_ids
+    done_ids = []
+    await forgetWakes(store.db, ids)
+  }
+
+  /** One round; returns how many targets it had. */
+  const round = async (): Promise<{ targets: number; failed: boolean }> => {
+    await forget()
+    const claimed = await claimWakes(store.db, CLAIM_ROWS, CLAIM_MS)
+    const wakes = claimed.filter((wake) => !own.has(wake.target))
+    const delays = await delaysOf(wakes)
+    let failed = false
+    const running = new Set<Promise<void>>()
+    for (const wake of wakes) {
+      await slot()
+      if (failed) break
+      const promise = handOver(wake, delays.get(wake.target) ?? 0).then((ok) => {
+        failed ||= !ok
+        running.delete(promise)
+      })
+      running.add(promise)
+    }
+    await Promise.all(running)
+    await forget()
+    return { targets: claimed.length, failed }
+  }
+
+  return {
+    state,
+    offer(accepted) {
+      // Beyond the engine's rate they go the way of the outbox, oldest first.
+      if (accepted.outbox_id === null || offered.length >= OFFERED_MAX) return
+      own.add(orderWorkflowId(accepted.order_id))
+      offered.push({ ...accepted, outbox_id: accepted.outbox_id })
+      pump()
+    },
+    async run(signal) {
+      while (!signal.aborted) {
+        try {
+          const { targets, failed } = await round()
+          if (failed) await hints.wait(FAILED_PAUSE_MS, signal)
+          else if (!targets) await hints.wait(IDLE_MS, signal)
+        } catch (error) {
+          log.warn(
+            { err: error instanceof Error ? error.message : String(error) },
+            'the outbox cannot be read; trying again',
+          )
+          await hints.wait(FAILED_PAUSE_MS, signal)
+        }
+        pump()
+      }
+      while (state.in_flight) await new Promise<void>((resolve) => slot_waiters.push(resolve))
+      await forget().catch(() => {})
+    },
+  }
+}

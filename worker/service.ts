@@ -1,0 +1,164 @@
+/** One process of Holdfast, put together: record, API, and the side that talks to Temporal, as its role asks. */
+import { serve } from '@hono/node-server'
+import type { WorkflowBundleOption } from '@temporalio/worker'
+import { sql } from 'kysely'
+import type { Logger } from 'pino'
+import { Registry } from 'prom-client'
+import { openClouds } from '../activities/clouds.ts'
+import { createActivities } from '../activities/index.ts'
+import { createApp } from '../api/app.ts'
+import { parseAllowList } from '../domain/hook-address.ts'
+import { PROVIDERS } from '../providers/registry.ts'
+import { openStore, type Store } from '../store/database.ts'
+import type { Envelope } from '../store/envelope.ts'
+import { openHints } from '../store/hints.ts'
+import { assertCompatible } from '../store/migrate.ts'
+import { type EngineSide, type EngineSideNeeds, startEngineSide } from './engine-side.ts'
+import { registerMetrics } from './metrics.ts'
+
+export interface ServiceOptions {
+  readonly role: 'all' | 'api' | 'worker'
+  readonly database_url: string
+  readonly temporal_address: string | undefined
+  readonly namespace: string
+  readonly port: number
+  readonly auth: 'token' | 'none'
+  readonly hook_allow: string
+  readonly envelope: Envelope
+  readonly log: Logger
+  readonly workflow_bundle: WorkflowBundleOption
+  readonly worker_options?: EngineSideNeeds['worker_options']
+}
+
+export interface Service {
+  /** Address of the API; null where the role has none. */
+  readonly url: string | null
+  readonly store: Store
+  readonly installation_id: string
+  readonly engine: EngineSide | undefined
+  /** No new work; steps in hand are finished or handed back. */
+  stop(): Promise<void>
+}
+
+const USER_AGENT = 'Holdfast/0.1'
+const POOL_SIZE = 20
+/** A process that starts flows itself keeps its new orders from other relays for so long. */
+const DIRECT_START_MS = 1_000
+
+/** Starts one process; the schema must be there. Rejects with the port's name where it is taken. */
+export async function startService(options: ServiceOptions): Promise<Service> {
+  const { log, envelope, role } = options
+  const store = openStore(options.database_url, {
+    size: POOL_SIZE,
+    onError: (error) => log.warn({ err: error.message }, 'a connection to PostgreSQL was lost'),
+  })
+  const { installation_id } = await assertCompatible(store.db).catch(async (error) => {
+    await store.close()
+    throw error
+  })
+  const hints = openHints(store, options.database_url)
+  const allow = parseAllowList(options.hook_allow)
+  const registry = new Registry()
+  let draining = false
+
+  let engine: EngineSide | undefined
+  if (role !== 'api') {
+    const clouds = openClouds(store, envelope)
+    const activities = createActivities({
+      store,
+      hints,
+      clouds,
+      envelope,
+      installation_id,
+      allow,
+      user_agent: USER_AGENT,
+      log,
+    })
+    engine = startEngineSide({
+      store,
+      hints,
+      log,
+      activities,
+      installation_id,
+      temporal_address: options.temporal_address!,
+      namespace: options.namespace,
+      workflow_bundle: options.workflow_bundle,
+      ...(options.worker_options ? { worker_options: options.worker_options } : {}),
+    })
+    if (role === 'all') store.hand_over_after_ms = DIRECT_START_MS
+  }
+  registerMetrics(registry, store, engine)
+
+  const health = async () => ({
+    postgres: await sql`select 1`.execute(store.db).then(
+      () => true,
+      () => false,
+    ),
+    temporal: engine ? engine.healthy() : true,
+    draining,
+  })
+  const app = createApp({
+    store,
+    hints,
+    envelope,
+    hook_allow: allow,
+    auth: options.auth,
+    providers: PROVIDERS,
+    health,
+    metrics: registry,
+    log,
+    onAccepted: (accepted) => engine?.relay()?.offer(accepted),
+  })
+  let close = async (): Promise<void> => {}
+  let url: string | null = null
+  try {
+    const server = await listen(app.fetch, options.port)
+    url = `http://127.0.0.1:${server.port}`
+    close = server.close
+  } catch (error) {
+    await engine?.stop()
+    await hints.close()
+    await store.close()
+    throw error
+  }
+
+  return {
+    url,
+    store,
+    installation_id,
+    engine,
+    async stop() {
+      draining = true
+      await close()
+      await engine?.stop()
+      await hints.close()
+      await store.close()
+    },
+  }
+}
+
+/** Listens on loopback; says which port is taken and what to change. */
+function listen(
+  fetch: (request: Request) => Response | Promise<Response>,
+  port: number,
+): Promise<{ port: number; close(): Promise<void> }> {
+  return new Promise((resolve, reject) => {
+    const server = serve({ fetch, port, hostname: '127.0.0.1' }, (info) => {
+      resolve({
+        port: info.port,
+        close: () =>
+          new Promise((closed) => {
+            server.close(() => closed())
+            if ('closeIdleConnections' in server) server.closeIdleConnections()
+          }),
+      })
+    })
+    server.on('error', (error: NodeJS.ErrnoException) => {
+      reject(
+        error.code === 'EADDRINUSE'
+          ? new Error(`port ${port} is in use: choose another with --port or HOLDFAST_PORT`, { cause: error })
+          : error,
+      )
+    })
+  })
+}
