@@ -1,0 +1,176 @@
+/**
+ * Claims: which delivery may be sent now, and by whom. Per hook and resource only the lowest open sequence may be sent,
+ * and only when nothing of that resource is in flight to that hook: that is the order we promise.
+ *
+ * A sender claims with its shard's epoch, which it raises when it starts: what an older epoch left in flight has an
+ * unknown outcome and is sent again at once. A lane claims with 0; its own plan knows what it has in flight.
+ */
+import { type Kysely, sql } from 'kysely'
+import { laneWorkflowId } from '../domain/workflow-ids.ts'
+import { type Store, type Trx, write } from './database.ts'
+import { type Claimed, LANE_CLAIM, type Outcome, storeOutcomes } from './delivery-outcomes.ts'
+import { wake } from './outbox.ts'
+import type { Tables } from './tables.ts'
+
+/** A claimed delivery with all that sending needs. */
+export interface Head extends Claimed {
+  readonly project_id: string
+  readonly event_id: string
+  readonly event_type: string
+  readonly resource_type: string
+  readonly resource_id: string
+  readonly sequence: number
+  /** As rendered when the event was made; null once the retention time is over. */
+  readonly body: string | null
+  readonly uri: string
+  readonly timeout_ms: number
+  /** Newest first. */
+  readonly sealed_secrets: readonly Buffer[]
+}
+
+const CLAIMED = sql`
+  deliveries.id as delivery_id, deliveries.hook_id, deliveries.claim, deliveries.sends as number, deliveries.trigger,
+  deliveries.attempts, deliveries.unknown_in_row`
+const HEAD = sql`${CLAIMED},
+  deliveries.project_id, events.id as event_id, events.type as event_type, deliveries.resource_type,
+  deliveries.resource_id, deliveries.sequence, events.body, hooks.uri, hooks.timeout_ms,
+  (select coalesce(array_agg(sealed order by created_at desc), '{}') from hook_secrets
+    where hook_id = hooks.id and (expires_at is null or expires_at > clock_timestamp())) as sealed_secrets`
+const OPEN = sql`('pending', 'in_flight', 'waiting', 'parked')`
+
+/** Starts a new epoch of a shard and settles what older ones left. Returns the epoch. */
+export async function beginShard(store: Store, shard: number): Promise<number> {
+  const epoch = await write(store, async (trx) => {
+    const { rows } = await sql<{ epoch: number }>`
+      update sender_shards set epoch = epoch + 1 where shard = ${shard} returning epoch`.execute(trx)
+    return rows[0]!.epoch
+  })
+  await tidyShard(store, shard, epoch)
+  await write(store, async (trx) => {
+    // Lanes live in the engine alone: whatever happened to it, each hook in trouble has one again from here.
+    const { rows } = await sql<{ id: string; project_id: string }>`
+      select id, project_id from hooks where shard = ${shard} and state = 'active' and owner = 'lane'
+      union select hooks.id, hooks.project_id from hooks join deliveries on deliveries.hook_id = hooks.id
+        where shard = ${shard} and deliveries.state = 'in_flight' and deliveries.claim = ${LANE_CLAIM}`.execute(trx)
+    await wake(
+      trx,
+      rows.map((hook) => ({ target: laneWorkflowId(hook.id), project_id: hook.project_id })),
+    )
+  })
+  return epoch
+}
+
+/**
+ * Settles what nobody else will: attempts in flight under an older epoch (unknown), and deliveries made by a
+ * transaction that did not yet see the deletion of their hook.
+ */
+export async function tidyShard(store: Store, shard: number, epoch: number): Promise<void> {
+  await write(store, async (trx) => {
+    const { rows: left } = await sql<Claimed>`
+      select ${CLAIMED} from hooks join deliveries on deliveries.hook_id = hooks.id
+      where hooks.shard = ${shard} and deliveries.state = 'in_flight' and deliveries.claim > ${LANE_CLAIM}
+        and deliveries.claim < ${epoch} limit 1000`.execute(trx)
+    await storeOutcomes(
+      trx,
+      left.map((claimed) => unknownOutcome(claimed)),
+    )
+  })
+  await sql`
+    update deliveries set state = 'cancelled', reason = null, settled_at = record_now()
+    from hooks where hooks.id = deliveries.hook_id and hooks.shard = ${shard} and hooks.state = 'deleted'
+      and deliveries.state in ('pending', 'waiting', 'parked')`.execute(store.db)
+}
+
+/** The outcome of an attempt whose sender is gone: sent, perhaps. When it began is not known. */
+export function unknownOutcome(claimed: Claimed): Outcome {
+  const now = new Date()
+  return {
+    claimed,
+    result: { verdict: 'unknown', outcome: 'unknown', status: null, started_at: now, ended_at: now },
+    random: Math.random(),
+  }
+}
+
+/**
+ * Claims due heads for all hooks of a shard that are in no trouble, at most `room` of them and no more a hook than its
+ * cap allows. Gives nothing to an epoch that is no longer the shard's.
+ */
+export async function claimHeads(db: Kysely<Tables>, shard: number, epoch: number, room: number): Promise<Head[]> {
+  const { rows } = await sql<Head>`
+    with open as (
+      select deliveries.id, deliveries.hook_id, deliveries.state, deliveries.next_attempt_at, hooks.in_flight_max,
+        row_number() over resource as place,
+        bool_or(deliveries.state = 'in_flight') over (partition by deliveries.hook_id, resource_type, resource_id) as busy
+      from hooks join deliveries on deliveries.hook_id = hooks.id
+      where hooks.shard = ${shard} and hooks.state = 'active' and hooks.owner = 'sender' and deliveries.state in ${OPEN}
+      window resource as (partition by deliveries.hook_id, resource_type, resource_id order by deliveries.sequence)),
+    ready as (
+      select id, in_flight_max, row_number() over (partition by hook_id order by id) as turn,
+        (select count(*) from open as flying where flying.hook_id = open.hook_id and flying.state = 'in_flight') as in_flight
+      from open where place = 1 and not busy and next_attempt_at <= (select record_now())),
+    chosen as materialized (
+      select id from ready where turn + in_flight <= in_flight_max order by turn, id limit ${room})
+    update deliveries set state = 'in_flight', reason = null, claim = fence.epoch, sends = sends + 1
+    -- The fence is locked, but only if there is something to claim: an idle sender writes nothing.
+    from chosen cross join lateral (
+        select epoch from sender_shards where shard = ${shard} and epoch = ${epoch} and chosen.id is not null for share) fence,
+      events, hooks
+    where deliveries.id = chosen.id and deliveries.state in ('pending', 'waiting', 'parked')
+      and events.number = deliveries.event_number and hooks.id = deliveries.hook_id and hooks.state = 'active'
+    returning ${HEAD}`.execute(db)
+  return rows
+}
+
+/** Stores outcomes of a sender: all of them, or none if the shard has a newer epoch. Says whether it was current. */
+export async function storeShardOutcomes(
+  store: Store,
+  shard: number,
+  epoch: number,
+  outcomes: readonly Outcome[],
+): Promise<boolean> {
+  return write(store, async (trx) => {
+    const { rows } = await sql`
+      select from sender_shards where shard = ${shard} and epoch = ${epoch} for share`.execute(trx)
+    if (!rows.length) return false
+    await storeOutcomes(trx, outcomes)
+    return true
+  })
+}
+
+/** What became of a lane's wish to send one delivery. */
+export type LaneClaim = { head: Head } | { skipped: string; wait_ms: number }
+
+/**
+ * Claims one delivery for its hook's lane. An attempt that this lane had in flight already was lost: it is settled as
+ * unknown first. Early, or no longer the head: nothing is claimed, and the plan decides anew.
+ */
+export async function claimForLane(trx: Trx, hook_id: string, delivery_id: number): Promise<LaneClaim> {
+  const hook = await trx.selectFrom('hooks').selectAll().where('id', '=', hook_id).forNoKeyUpdate().executeTakeFirst()
+  if (hook?.state !== 'active') return { skipped: `the hook is ${hook?.state ?? 'gone'}`, wait_ms: 0 }
+  const { rows: lost } = await sql<Claimed>`
+    select ${CLAIMED} from deliveries where id = ${delivery_id} and hook_id = ${hook_id} and state = 'in_flight'
+      and claim = ${LANE_CLAIM}`.execute(trx)
+  await storeOutcomes(
+    trx,
+    lost.map((claimed) => unknownOutcome(claimed)),
+  )
+  const { rows: found } = await sql<{ state: string; blocked: boolean; wait_ms: number }>`
+    select state, greatest(0, ceil(extract(epoch from next_attempt_at - record_now()) * 1000))::int as wait_ms,
+      exists (select from deliveries as other where other.hook_id = mine.hook_id and other.resource_type = mine.resource_type
+        and other.resource_id = mine.resource_id and other.id <> mine.id and other.state in ${OPEN}
+        and (other.sequence < mine.sequence or other.state = 'in_flight')) as blocked
+    from deliveries as mine where id = ${delivery_id} and hook_id = ${hook_id}`.execute(trx)
+  const mine = found[0]
+  if (!mine || !['pending', 'waiting', 'parked'].includes(mine.state)) {
+    return { skipped: `the delivery is ${mine?.state ?? 'gone'}`, wait_ms: 0 }
+  }
+  if (mine.blocked) return { skipped: 'an earlier event of the resource comes first', wait_ms: 0 }
+  if (mine.wait_ms > 0) return { skipped: 'not yet due', wait_ms: mine.wait_ms }
+  const { rows } = await sql<Head>`
+    update deliveries set state = 'in_flight', reason = null, claim = ${LANE_CLAIM}, sends = sends + 1
+    from events, hooks
+    where deliveries.id = ${delivery_id} and deliveries.state in ('pending', 'waiting', 'parked')
+      and events.number = deliveries.event_number and hooks.id = deliveries.hook_id
+    returning ${HEAD}`.execute(trx)
+  return rows[0] ? { head: rows[0] } : { skipped: 'claimed by another', wait_ms: 0 }
+}

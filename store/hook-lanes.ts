@@ -1,0 +1,164 @@
+/**
+ * Lanes: what is to be done for a hook in trouble, and when. The lane's workflow only keeps time and runs what this
+ * plan says; all it needs to go on after a loss is here.
+ */
+import { sql } from 'kysely'
+import { laneWorkflowId } from '../domain/workflow-ids.ts'
+import { type Store, type Trx, write } from './database.ts'
+import { unknownOutcome } from './delivery-claims.ts'
+import { type Claimed, LANE_CLAIM, storeOutcomes } from './delivery-outcomes.ts'
+import type { Hook } from './hooks.ts'
+import { answerWakes, wake } from './outbox.ts'
+
+/** At most so many attempts of one lane at a time. */
+export const LANE_IN_FLIGHT_MAX = 20
+/** Of these, retries may take so many while first attempts are waiting: they must not crowd out new events. */
+const RETRIES_SHARE = 0.2
+/** A lane with attempts under way looks again when one ends; new events need not wake it before this. */
+const ATTENDED = '1 s'
+/** A wake that was queued is given so long to arrive before the next. */
+const WAKE_SPACING = '2 s'
+
+export interface LaneStep {
+  readonly delivery_id: number
+  /** Number of the charged attempt this will be. */
+  readonly attempt: number
+  readonly why: string
+}
+
+export interface LanePlan {
+  readonly steps: readonly LaneStep[]
+  /** Until the earliest due moment; null: only a wake or an attempt's end brings something new. */
+  readonly sleep_ms: number | null
+  /** Nothing is left for a lane: with no attempt of its own under way it may return. */
+  readonly done: boolean
+  /** One line for people: how many are open, what is next, why. */
+  readonly details: string
+}
+
+interface OpenRow extends Claimed {
+  readonly state: string
+  readonly reason: string | null
+  readonly first: boolean
+  readonly busy: boolean
+  readonly wait_ms: number
+}
+
+/** Plans a lane. `running`: the deliveries whose attempt the lane has under way; others of it in flight were lost. */
+export async function planLane(store: Store, hook_id: string, running: readonly number[]): Promise<LanePlan> {
+  return write(store, async (trx) => {
+    await answerWakes(trx, laneWorkflowId(hook_id))
+    await settleLost(trx, hook_id, running)
+    const hook = await trx.selectFrom('hooks').selectAll().where('id', '=', hook_id).forNoKeyUpdate().executeTakeFirst()
+    if (!hook) return nothing('the hook is gone')
+    if (hook.state !== 'active') return nothing(`the hook is ${hook.state}`)
+    if (hook.owner === 'sender') return nothing('handed back to the sender')
+    const open = await readOpen(trx, hook)
+    const { rows } = await sql<{ paused_ms: number }>`
+      select greatest(0, ceil(extract(epoch from ${hook.paused_until}::timestamptz - record_now()) * 1000))::int as paused_ms`.execute(
+      trx,
+    )
+    const paused_ms = rows[0]!.paused_ms ?? 0
+    if (!paused_ms && open.every((row) => row.attempts === 0 && row.state !== 'waiting')) {
+      await trx.updateTable('hooks').set({ owner: 'sender', attended_until: null }).where('id', '=', hook_id).execute()
+      return nothing('handed back to the sender')
+    }
+    const plan = decideLane(hook, open, running, paused_ms)
+    const attended = plan.steps.length + running.length > 0
+    await sql`update hooks set attended_until = case when ${attended} then clock_timestamp() + ${ATTENDED}::interval end
+      where id = ${hook_id} and (${attended} or attended_until is not null)`.execute(trx)
+    return plan
+  })
+}
+
+const nothing = (details: string): LanePlan => ({ steps: [], sleep_ms: null, done: true, details })
+
+async function settleLost(trx: Trx, hook_id: string, running: readonly number[]): Promise<void> {
+  const { rows } = await sql<Claimed>`
+    select id as delivery_id, hook_id, claim, sends as number, trigger, attempts, unknown_in_row from deliveries
+    where hook_id = ${hook_id} and state = 'in_flight' and claim = ${LANE_CLAIM} and id <> all (${running}::bigint[])`.execute(
+    trx,
+  )
+  await storeOutcomes(
+    trx,
+    rows.map((claimed) => unknownOutcome(claimed)),
+  )
+}
+
+async function readOpen(trx: Trx, hook: Hook): Promise<OpenRow[]> {
+  const { rows } = await sql<OpenRow>`
+    select id as delivery_id, hook_id, claim, sends as number, trigger, attempts, unknown_in_row, state, reason,
+      row_number() over (partition by resource_type, resource_id order by sequence) = 1 as first,
+      bool_or(state = 'in_flight') over (partition by resource_type, resource_id) as busy,
+      -- At most a day, so that it fits an int: nothing is planned further ahead.
+      greatest(0, least(86400000, ceil(extract(epoch from next_attempt_at - now.at) * 1000)))::int as wait_ms
+    from deliveries, (select record_now() as at) now
+    where hook_id = ${hook.id} and state in ('pending', 'in_flight', 'waiting', 'parked')
+    order by id`.execute(trx)
+  return rows
+}
+
+function decideLane(hook: Hook, open: readonly OpenRow[], running: readonly number[], paused_ms: number): LanePlan {
+  const in_flight = open.filter((row) => row.state === 'in_flight')
+  const heads = open.filter((row) => row.first && !row.busy && !running.includes(row.delivery_id))
+  // A pause holds up everything but what a person asks for.
+  const wait_of = (row: OpenRow): number => Math.max(row.wait_ms, row.trigger === 'manual' ? 0 : paused_ms)
+  const due = heads.filter((row) => wait_of(row) === 0)
+  const room = Math.max(
+    0,
+    Math.min(LANE_IN_FLIGHT_MAX, hook.in_flight_max) - Math.max(in_flight.length, running.length),
+  )
+  const first_attempts = due.filter((row) => row.attempts === 0)
+  const retries = due.filter((row) => row.attempts > 0)
+  const retries_running = in_flight.filter((row) => row.attempts > 0).length
+  const retries_max = first_attempts.length
+    ? Math.max(
+        0,
+        Math.max(1, Math.floor(RETRIES_SHARE * Math.min(LANE_IN_FLIGHT_MAX, hook.in_flight_max))) - retries_running,
+      )
+    : room
+  const chosen = [...retries.slice(0, retries_max), ...first_attempts].slice(0, room)
+  const steps = chosen.map(
+    (row): LaneStep => ({ delivery_id: row.delivery_id, attempt: row.attempts + 1, why: whyNow(row) }),
+  )
+  const later = heads.filter((row) => wait_of(row) > 0)
+  const sleep_ms = later.length ? Math.min(...later.map(wait_of)) : null
+  const waiting = open.filter((row) => row.state === 'waiting').length
+  const next = sleep_ms === null ? 'when an attempt ends' : `in ${(sleep_ms / 1000).toFixed(1)} s`
+  const why = paused_ms ? 'the receiver asked for a pause' : later.find((row) => wait_of(row) === sleep_ms)?.reason
+  const details = `${open.length} open (${waiting} waiting, ${in_flight.length + steps.length} in flight), next ${next}${why ? `: ${why}` : ''}`
+  return { steps, sleep_ms, done: false, details }
+}
+
+function whyNow(row: OpenRow): string {
+  if (row.trigger === 'manual') return 'asked for by a person'
+  if (row.unknown_in_row > 0) return 'the last attempt was lost'
+  return row.attempts > 0 ? `retry by ${row.reason ?? 'schedule'}` : 'first attempt'
+}
+
+/**
+ * Wakes the lanes of a shard that have something new to send and are not about to look by themselves. Events are
+ * written without a wake for each: the senders, who look anyway, do this for all.
+ */
+export async function wakeLanes(store: Store, shard: number): Promise<void> {
+  const idle = sql`
+    hooks.shard = ${shard} and hooks.owner = 'lane' and hooks.state = 'active'
+      and (attended_until is null or attended_until < clock_timestamp())
+      and (paused_until is null or paused_until <= record_now())
+      and exists (select from deliveries as head where head.hook_id = hooks.id and head.state in ('pending', 'parked')
+        and not exists (select from deliveries as other where other.hook_id = head.hook_id
+          and other.resource_type = head.resource_type and other.resource_id = head.resource_id and other.id <> head.id
+          and other.state in ('pending', 'in_flight', 'waiting', 'parked')
+          and (other.sequence < head.sequence or other.state = 'in_flight')))`
+  const { rows } = await sql<{ id: string }>`select id from hooks where ${idle}`.execute(store.db)
+  if (!rows.length) return
+  await write(store, async (trx) => {
+    const { rows: woken } = await sql<{ id: string; project_id: string }>`
+      update hooks set attended_until = clock_timestamp() + ${WAKE_SPACING}::interval where ${idle}
+      returning id, project_id`.execute(trx)
+    await wake(
+      trx,
+      woken.map((hook) => ({ target: laneWorkflowId(hook.id), project_id: hook.project_id })),
+    )
+  })
+}
