@@ -13,8 +13,6 @@ export interface LeaseView {
   readonly before_end_at: number | null
   /** The before-end event has been told. */
   readonly before_end_done: boolean
-  /** The lease brings an order with it. */
-  readonly has_order: boolean
   /** State of the order that was launched; null: none yet. */
   readonly order_state: string | null
 }
@@ -45,7 +43,7 @@ export function decideLease(view: LeaseView, now: number): LeaseDecision {
       return whileActive(view, now, ['start'])
     case 'ACTIVE':
       if (!ends) return whileActive(view, now, [])
-      if (!view.has_order || view.order_state === null) return over(['end', 'finish'])
+      if (view.order_state === null || ORDER_OVER.has(view.order_state)) return over(['end', 'finish'])
       return { acts: ['end'], due_at: null, waiting_for: 'the end of its machines', done: false }
     case 'TERMINATING':
       if (view.order_state === null || ORDER_OVER.has(view.order_state)) return over(['finish'])

@@ -339,7 +339,6 @@ export function planLease(store: Store, lease_id: string): Promise<Plan> {
         end_at: lease.end_at.getTime(),
         before_end_at: lease.before_end_at?.getTime() ?? null,
         before_end_done: before_end?.status === 'DONE',
-        has_order: lease.order_template !== null,
         order_state: order?.state ?? null,
       },
       now.getTime(),

@@ -36,6 +36,7 @@ export interface CheckedOrder extends Omit<OrderTemplate, 'clouds' | 'user_data'
 
 export interface AcceptedOrder {
   readonly order_id: string
+  readonly project_id: string
   /** The outbox row, to be deleted by whoever starts the flow directly. Null: this was accepted before. */
   readonly outbox_id: number | null
 }
@@ -66,7 +67,7 @@ export async function acceptOrder(
   if (!earlier.request_hash.equals(key!.hash)) {
     throw new DomainError('key_reused', 'this Idempotency-Key was used for another request; use a new one')
   }
-  return { order_id: earlier.resource_id, outbox_id: null }
+  return { order_id: earlier.resource_id, project_id: caller.project_id, outbox_id: null }
 }
 
 /** The statement behind `acceptOrder`; a lease's start step uses it inside its own transaction. Null: the key is taken. */
@@ -140,7 +141,7 @@ export async function insertOrder(
     insert into outbox (target, project_id, kind, not_before)
     select ${orderWorkflowId(order_id)}::text, ${caller.project_id}::uuid, 'start', clock_timestamp() + ${hand_over_after_ms} * interval '1 ms' from placed
     returning id as outbox_id`.execute(db)
-  return rows[0] ? { order_id, outbox_id: rows[0].outbox_id } : null
+  return rows[0] ? { order_id, project_id: caller.project_id, outbox_id: rows[0].outbox_id } : null
 }
 
 /** An order as readers see it. */
@@ -198,7 +199,7 @@ export async function wishEnd(
   cause: { actor?: { user_id: string; request_id: string }; rule?: string; reason: string; event?: string },
   wished_by: string | null,
 ): Promise<string | null> {
-  if (order.wish !== 'run' || order.state === 'cancelled' || order.state === 'terminated') return null
+  if (order.wish !== 'run' || ['cancelled', 'terminated', 'failed'].includes(order.state)) return null
   const settled = order.settled_at !== null
   const wish: OrderWish = settled ? 'terminate' : 'cancel'
   const sequence = order.sequence + 1

@@ -8,7 +8,7 @@ import { openClouds } from '../activities/clouds.ts'
 import { createActivities } from '../activities/index.ts'
 import { createApp } from '../api/app.ts'
 import { parseAllowList } from '../domain/hook-address.ts'
-import { PROVIDERS } from '../providers/registry.ts'
+import { PROVIDER_NAMES } from '../providers/registry.ts'
 import { openStore, type Store } from '../store/database.ts'
 import type { Envelope } from '../store/envelope.ts'
 import { openHints } from '../store/hints.ts'
@@ -103,7 +103,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     envelope,
     hook_allow: allow,
     auth: options.auth,
-    providers: PROVIDERS,
+    providers: PROVIDER_NAMES,
     health,
     metrics: registry,
     log,
