@@ -49,7 +49,8 @@ export function createHookClient(needs: { allow: AllowList; user_agent: string; 
   // Undici does not say which socket carried a request, but only a reused one may be tried again.
   const onHeaders = (message: unknown): void => {
     const { headers, socket } = message as { headers: string; socket: Socket }
-    const wire = wires.get(/\r\nhook-send: ([^\r]+)/.exec(headers)?.[1] ?? '')
+    const ids = /\r\nhook-attempt: (\d+)\r\nhook-delivery-id: (\d+)/.exec(headers)
+    const wire = ids && wires.get(`${ids[2]}/${ids[1]}`)
     if (!wire) return
     Object.assign(wire, { socket, reused: served.has(socket), bytes_before: socket.bytesRead })
     served.add(socket)
@@ -68,13 +69,13 @@ export function createHookClient(needs: { allow: AllowList; user_agent: string; 
       if (!secrets.length) return ended({ verdict: 'own_fault', outcome: 'no_key', status: null })
       const body = Buffer.from(head.body, 'utf8')
       const deadline = AbortSignal.timeout(head.timeout_ms)
-      const key = `${head.delivery_id}-${head.number}`
+      const key = `${head.delivery_id}/${head.number}`
       const wire: Wire = { reused: false, bytes_before: 0 }
       wires.set(key, wire)
       const post = (dispatcher: Dispatcher, reset: boolean) =>
         request(head.uri, {
           method: 'POST',
-          headers: headersOf(head, secrets, body, started_at, needs.user_agent, key),
+          headers: headersOf(head, secrets, body, started_at, needs.user_agent),
           body,
           dispatcher,
           reset,
@@ -107,7 +108,6 @@ function headersOf(
   body: Buffer,
   at: Date,
   user_agent: string,
-  key: string,
 ): Record<string, string> {
   const timestamp_s = Math.floor(at.getTime() / 1000)
   return {
@@ -121,7 +121,6 @@ function headersOf(
     'hook-sequence': String(head.sequence),
     'hook-attempt': String(head.number),
     'hook-delivery-id': String(head.delivery_id),
-    'hook-send': key,
     ...(head.trigger === 'schedule' ? {} : { 'hook-trigger': head.trigger }),
   }
 }
