@@ -1,0 +1,312 @@
+import { describe, expect, test } from 'vitest'
+import {
+  type AttemptView,
+  type CloudView,
+  decideOrder,
+  type ItemView,
+  type OrderView,
+} from '../../domain/decide-order.ts'
+
+const NOW = 1_000_000
+const at = new Date(NOW).toISOString()
+
+const cloud = (id: string, change: Partial<CloudView> = {}): CloudView => ({
+  id,
+  name: id,
+  enabled: true,
+  idempotency_tokens: false,
+  call_timeout_ms: 5_000,
+  free: null,
+  ...change,
+})
+
+const item = (id: string, change: Partial<ItemView> = {}): ItemView => ({
+  id,
+  state: 'queued',
+  cloud_index: 0,
+  attempts: 0,
+  next_attempt_at: null,
+  last_error: null,
+  instance_id: `instance-${id}`,
+  instance_state: 'pending',
+  instance_wish: 'run',
+  open: [],
+  ...change,
+})
+
+const attempt = (id: string, change: Partial<AttemptView> = {}): AttemptView => ({
+  id,
+  number: 1,
+  cloud_id: 'east',
+  batch: 1,
+  undo_batch: null,
+  state: 'open',
+  provider_id: null,
+  sends: 0,
+  sent_at: null,
+  settle_at: null,
+  next_send_at: null,
+  error: null,
+  ...change,
+})
+
+const order = (items: ItemView[], change: Partial<OrderView> = {}): OrderView => ({
+  state: 'launching',
+  policy: 'all',
+  at_least: null,
+  wish: 'run',
+  clouds: [cloud('east'), cloud('west')],
+  items,
+  next_batch: 7,
+  next_undo_batch: 3,
+  ...change,
+})
+
+const refused = (error_class: string) => ({ class: error_class, message: `${error_class} refused`, at })
+const running = (id: string) =>
+  item(id, {
+    state: 'running',
+    attempts: 1,
+    instance_state: 'running',
+    open: [attempt(`won-${id}`, { state: 'won', provider_id: `m-${id}` })],
+  })
+
+describe('forward', () => {
+  test('a new order opens one attempt an item, at its first cloud, in batches of 25', () => {
+    const decision = decideOrder(
+      order(
+        Array.from({ length: 30 }, (_, i) => item(`i${i}`)),
+        { state: 'queued' },
+      ),
+      NOW,
+    )
+    expect(decision.state).toBe('launching')
+    expect(decision.open).toHaveLength(30)
+    expect(decision.create_batches).toEqual([
+      { batch: 7, cloud_id: 'east', count: 25 },
+      { batch: 8, cloud_id: 'east', count: 5 },
+    ])
+  })
+
+  test.each(['capacity', 'quota', 'invalid', 'not_found', 'conflict'])(
+    'after %s the next cloud is tried',
+    (error_class) => {
+      const decision = decideOrder(order([item('a', { attempts: 1, last_error: refused(error_class) })]), NOW)
+      expect(decision.open).toMatchObject([{ item_id: 'a', cloud_id: 'west', cloud_index: 1, number: 2 }])
+    },
+  )
+
+  test('a cloud that refused one item a moment ago is not asked for the next', () => {
+    const decision = decideOrder(order([item('a', { attempts: 1, last_error: refused('capacity') }), item('b')]), NOW)
+    expect(decision.open.map((open) => open.cloud_id)).toEqual(['west', 'west'])
+  })
+
+  test('refused by all clouds, policy all: the order compensates and the item is failed', () => {
+    const decision = decideOrder(
+      order([running('a'), item('b', { cloud_index: 1, attempts: 2, last_error: refused('capacity') })]),
+      NOW,
+    )
+    expect(decision).toMatchObject({ state: 'compensating', rule: 'policy_failed', due_at: NOW, done: false })
+    expect(decision.items).toMatchObject([{ id: 'b', state: 'failed' }])
+    expect(decision.delete_batches).toEqual([])
+  })
+
+  test.each([
+    ['any', null, 'running'],
+    ['at_least', 1, 'running'],
+    ['at_least', 2, 'compensating'],
+  ] as const)('refused by all clouds, policy %s %s: %s', (policy, at_least, state) => {
+    const items = [running('a'), item('b', { cloud_index: 1, attempts: 2, last_error: refused('capacity') })]
+    const decision = decideOrder(order(items, { policy, at_least }), NOW)
+    expect(decision.state).toBe(state)
+    if (state === 'running') expect(decision).toMatchObject({ partial: true, done: true })
+  })
+
+  test('an unanswered create without tokens is watched until it settles, never sent again', () => {
+    const unknown = attempt('x', { state: 'unknown', sends: 1, settle_at: NOW + 500 })
+    const decision = decideOrder(order([item('a', { state: 'creating', attempts: 1, open: [unknown] })]), NOW)
+    expect(decision).toMatchObject({
+      create_batches: [],
+      open: [],
+      due_at: NOW + 500,
+      blocker: { code: 'create_unanswered' },
+      state: 'held',
+    })
+  })
+
+  test('once it settled, the attempt is given up and another follows', () => {
+    const unknown = attempt('x', { state: 'unknown', sends: 1, settle_at: NOW })
+    const decision = decideOrder(order([item('a', { state: 'creating', attempts: 1, open: [unknown] })]), NOW)
+    expect(decision.attempts).toMatchObject([{ id: 'x', state: 'lost', gone: false }])
+    expect(decision.open).toMatchObject([{ item_id: 'a', number: 2 }])
+  })
+
+  test('an unanswered create with tokens is sent again with the same attempt', () => {
+    const unknown = attempt('x', { state: 'unknown', sends: 1, settle_at: NOW + 500, next_send_at: NOW })
+    const view = order([item('a', { state: 'creating', attempts: 1, open: [unknown] })], {
+      clouds: [cloud('east', { idempotency_tokens: true })],
+    })
+    expect(decideOrder(view, NOW)).toMatchObject({ open: [], create_batches: [{ batch: 1, count: 1 }] })
+  })
+
+  test('a throttled create waits for its time and blocks nothing', () => {
+    const open = attempt('x', { sends: 1, next_send_at: NOW + 700, error: refused('throttled') })
+    expect(decideOrder(order([item('a', { state: 'creating', attempts: 1, open: [open] })]), NOW)).toMatchObject({
+      create_batches: [],
+      due_at: NOW + 700,
+      blocker: null,
+    })
+  })
+
+  test('an unreachable cloud is left for the next after three sends', () => {
+    const open = attempt('x', { sends: 3, next_send_at: NOW + 700, error: refused('unavailable') })
+    const decision = decideOrder(order([item('a', { state: 'creating', attempts: 1, open: [open] })]), NOW)
+    expect(decision.attempts).toMatchObject([{ id: 'x', state: 'lost', gone: true }])
+    expect(decision.open).toMatchObject([{ cloud_id: 'west' }])
+  })
+
+  test('no cloud reachable: the order is held with a next try, and nothing fails', () => {
+    const decision = decideOrder(
+      order([item('a', { cloud_index: 2, attempts: 2, last_error: refused('unavailable') })]),
+      NOW,
+    )
+    expect(decision).toMatchObject({ state: 'held', blocker: { code: 'cloud_unreachable' }, done: false })
+    expect(decision.due_at).toBeGreaterThan(NOW)
+    expect(decision.items).toMatchObject([{ id: 'a', state: 'queued' }])
+  })
+
+  test('a machine that failed to start is replaced, and deleted', () => {
+    const won = attempt('x', { state: 'won', provider_id: 'm' })
+    const decision = decideOrder(
+      order([item('a', { state: 'starting', attempts: 1, instance_state: 'failed', open: [won] })]),
+      NOW,
+    )
+    expect(decision.attempts).toMatchObject([{ id: 'x', state: 'surplus' }])
+    expect(decision.instances).toMatchObject([{ id: 'instance-a', to: 'pending' }])
+    expect(decision.undo).toEqual([{ attempt_id: 'x', undo_batch: 3 }])
+    expect(decision.open).toMatchObject([{ item_id: 'a', number: 2 }])
+  })
+
+  test('a full allocation of ours waits by name and is nobody else`s failure', () => {
+    const view = order([item('a'), item('b')], { clouds: [cloud('east', { free: 1 })] })
+    expect(decideOrder(view, NOW)).toMatchObject({
+      open: [{ item_id: 'a' }],
+      blocker: { code: 'allocation_exhausted' },
+    })
+  })
+
+  test('a surplus machine of a settled order is deleted, and the order stays as it is', () => {
+    const settled = {
+      ...running('a'),
+      open: [...running('a').open, attempt('late', { number: 2, state: 'surplus', provider_id: 'm2' })],
+    }
+    const decision = decideOrder(order([settled], { state: 'running' }), NOW)
+    expect(decision).toMatchObject({ state: 'running', done: false, delete_batches: [{ undo_batch: 3, count: 1 }] })
+  })
+
+  test('a machine that died after the order had settled makes it partial', () => {
+    const dead = item('b', { state: 'running', attempts: 1, instance_state: 'missing' })
+    expect(decideOrder(order([running('a'), dead], { state: 'running' }), NOW)).toMatchObject({
+      state: 'running',
+      partial: true,
+      done: true,
+    })
+  })
+
+  test('an item whose instance a person ends is not created', () => {
+    const decision = decideOrder(order([running('a'), item('b', { instance_wish: 'terminate' })]), NOW)
+    expect(decision.open).toEqual([])
+    expect(decision).toMatchObject({ state: 'running', partial: true, items: [{ id: 'b', state: 'cancelled' }] })
+  })
+})
+
+describe('backward', () => {
+  const cancel = { wish: 'cancel' as const }
+
+  test('what was never sent is withdrawn at once', () => {
+    const decision = decideOrder(
+      order([item('a', { state: 'creating', attempts: 1, open: [attempt('x')] })], cancel),
+      NOW,
+    )
+    expect(decision).toMatchObject({
+      state: 'cancelled',
+      done: true,
+      attempts: [{ id: 'x', state: 'lost', gone: true }],
+    })
+  })
+
+  test('what is being sent is waited for', () => {
+    const sent = attempt('x', { state: 'sent', sends: 1, sent_at: NOW - 100, settle_at: NOW + 9_000 })
+    const decision = decideOrder(order([item('a', { state: 'creating', attempts: 1, open: [sent] })], cancel), NOW)
+    expect(decision).toMatchObject({ state: 'compensating', create_batches: [], done: false, attempts: [] })
+    expect(decision.due_at).toBe(NOW - 100 + 5_000 + 2_000)
+  })
+
+  test('an unanswered create ends only after it settled', () => {
+    const unknown = (settle_at: number) =>
+      order(
+        [
+          item('a', {
+            state: 'creating',
+            attempts: 1,
+            open: [attempt('x', { state: 'unknown', sends: 1, settle_at })],
+          }),
+        ],
+        cancel,
+      )
+    expect(decideOrder(unknown(NOW + 1), NOW)).toMatchObject({ state: 'compensating', done: false, due_at: NOW + 1 })
+    expect(decideOrder(unknown(NOW), NOW)).toMatchObject({ state: 'cancelled', done: true })
+  })
+
+  test('machines are deleted in one batch a cloud and the order waits for them', () => {
+    const decision = decideOrder(order([running('a'), running('b')], { state: 'running', wish: 'terminate' }), NOW)
+    expect(decision).toMatchObject({
+      state: 'terminating',
+      delete_batches: [{ undo_batch: 3, cloud_id: 'east', count: 2 }],
+      done: false,
+    })
+    expect(decision.instances.map((change) => change.to)).toEqual(['terminating', 'terminating'])
+  })
+
+  test('when all are gone the order is terminated', () => {
+    const gone = item('a', { state: 'running', attempts: 1, instance_state: 'terminated' })
+    expect(decideOrder(order([gone], { state: 'terminating', wish: 'terminate' }), NOW)).toMatchObject({
+      state: 'terminated',
+      done: true,
+    })
+  })
+
+  test('a deletion that failed is tried again later, and says so', () => {
+    const stubborn = attempt('x', {
+      state: 'won',
+      provider_id: 'm',
+      undo_batch: 2,
+      next_send_at: NOW + 900,
+      error: refused('unavailable'),
+    })
+    const decision = decideOrder(
+      order([item('a', { state: 'running', instance_state: 'terminating', open: [stubborn] })], {
+        state: 'terminating',
+        wish: 'terminate',
+      }),
+      NOW,
+    )
+    expect(decision).toMatchObject({
+      delete_batches: [],
+      due_at: NOW + 900,
+      blocker: { code: 'undo_unconfirmed' },
+      done: false,
+    })
+  })
+
+  test('a late machine of a cancelled order is deleted and the order stays cancelled', () => {
+    const late = item('a', {
+      state: 'cancelled',
+      attempts: 1,
+      instance_state: 'terminated',
+      open: [attempt('x', { state: 'surplus', provider_id: 'm' })],
+    })
+    const decision = decideOrder(order([late], { state: 'cancelled', wish: 'cancel' }), NOW)
+    expect(decision).toMatchObject({ state: 'cancelled', delete_batches: [{ count: 1 }], done: false })
+  })
+})
