@@ -1,0 +1,147 @@
+/** From a configuration to a running process: engine room, schema, keys, first operator, service. */
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { DefaultLogger, type LogLevel, Runtime } from '@temporalio/worker'
+import { sql } from 'kysely'
+import { type Logger, pino } from 'pino'
+import { type Engine, startEngine } from '../embedded/engine.ts'
+import { openStore, type Store } from '../store/database.ts'
+import { createEnvelope, loadMasterKey } from '../store/envelope.ts'
+import { shiftClock } from '../store/housekeeping.ts'
+import { migrate } from '../store/migrate.ts'
+import { createToken } from '../store/projects.ts'
+import { buildBundle } from './bundle.ts'
+import type { Config } from './config.ts'
+import { type Service, startService } from './service.ts'
+
+export interface Running {
+  readonly service: Service
+  readonly engine: Engine | undefined
+  readonly database_url: string
+  readonly temporal_ui: string | null
+  readonly operator_token_file: string | null
+  readonly log: Logger
+  stop(): Promise<void>
+}
+
+/** One line on stderr, exit 1. */
+export function failStart(message: string): never {
+  process.stderr.write(`holdfast: ${message}\n`)
+  process.exit(1)
+}
+
+/** What the process writes about itself; secrets have no place in it, these paths are a net below that. */
+export function openLog(level: string): Logger {
+  return pino(
+    {
+      level,
+      base: { pid: process.pid },
+      redact: ['*.token', '*.secret', '*.password', '*.authorization', 'authorization'],
+    },
+    pino.destination({ dest: 2, sync: false }),
+  )
+}
+
+/** Temporal's own messages join ours; one installation a process. */
+export function installRuntime(log: Logger): void {
+  const levels: Record<LogLevel, 'trace' | 'debug' | 'info' | 'warn' | 'error'> = {
+    TRACE: 'trace',
+    DEBUG: 'debug',
+    INFO: 'info',
+    WARN: 'warn',
+    ERROR: 'error',
+  }
+  Runtime.install({
+    shutdownSignals: [],
+    logger: new DefaultLogger('WARN', ({ level, message, meta }) => log[levels[level]]({ ...meta }, message)),
+    telemetryOptions: { logging: { forward: {}, filter: 'WARN' } },
+  })
+}
+
+/** Starts everything a configuration asks for; rejects with one sentence, and with nothing left running. */
+export async function openProcess(config: Config, signal: AbortSignal, simulated = false): Promise<Running> {
+  const log = openLog(config.log_level)
+  await mkdir(config.data, { recursive: true })
+  installRuntime(log)
+  const bundling = buildBundle()
+  bundling.catch(() => {})
+  const engine =
+    config.role === 'all'
+      ? await startEngine({
+          data: config.data,
+          log: (line) => log.info(line),
+          namespace: config.temporal_namespace,
+          simulated,
+          signal,
+          ...(config.database_url ? { databaseUrl: config.database_url } : {}),
+          ...(config.temporal_address ? { temporalAddress: config.temporal_address } : {}),
+        })
+      : undefined
+  try {
+    const database_url = config.database_url ?? engine!.database_url
+    const operator_token_file = await prepareRecord(config, database_url, log)
+    const envelope = createEnvelope({ current: await loadMasterKey(config.data) })
+    const service = await startService({
+      role: config.role,
+      database_url,
+      temporal_address: config.temporal_address ?? engine?.temporal_address,
+      namespace: config.temporal_namespace,
+      port: config.port,
+      auth: config.auth,
+      hook_allow: config.hook_allow,
+      envelope,
+      log,
+      workflow_bundle: await bundling,
+    })
+    return {
+      service,
+      engine,
+      database_url,
+      temporal_ui: engine?.temporal_ui ?? null,
+      operator_token_file,
+      log,
+      async stop() {
+        await service.stop()
+        await engine?.stop()
+      },
+    }
+  } catch (error) {
+    await engine?.stop()
+    throw error
+  }
+}
+
+/** Schema, clock and first operator. Returns where the operator's token stands, if it was made here. */
+async function prepareRecord(config: Config, database_url: string, log: Logger): Promise<string | null> {
+  const store = openStore(database_url, {
+    size: 2,
+    onError: (error) => log.warn({ err: error.message }, 'a connection to PostgreSQL was lost'),
+  })
+  try {
+    const fresh = await isFresh(store)
+    await migrate(store.db)
+    if (fresh && config.clock_start) await shiftClock(store, config.clock_start.getTime() - Date.now())
+    return await firstOperator(config, store)
+  } finally {
+    await store.close()
+  }
+}
+
+async function isFresh(store: Store): Promise<boolean> {
+  const { rows } = await sql<{ fresh: boolean }>`select to_regclass('installation') is null as fresh`.execute(store.db)
+  return rows[0]!.fresh
+}
+
+/** The first operator's token: as configured, else made once and kept in the data folder with mode 0600. */
+async function firstOperator(config: Config, store: Store): Promise<string | null> {
+  const operator = { project: 'default', user: 'operator', role: 'operator' as const }
+  if (config.operator_token) {
+    await createToken(store, { ...operator, text: config.operator_token })
+    return null
+  }
+  const path = join(config.data, 'operator-token')
+  const kept = (await readFile(path, 'utf8').catch(() => '')).trim()
+  const text = await createToken(store, { ...operator, ...(kept ? { text: kept } : {}) })
+  if (!kept) await writeFile(path, `${text}\n`, { mode: 0o600 })
+  return path
+}
