@@ -141,7 +141,8 @@ function within(address: ipaddr.IPv4 | ipaddr.IPv6, ranges: readonly Range[]): b
 }
 
 function parse(address: string): ipaddr.IPv4 | ipaddr.IPv6 | undefined {
-  if (address.includes('%') || !ipaddr.isValid(address)) return undefined
+  if (address.includes('%') || !(ipaddr.IPv4.isValidFourPartDecimal(address) || ipaddr.IPv6.isValid(address)))
+    return undefined
   const parsed = ipaddr.parse(address)
   return parsed instanceof ipaddr.IPv6 && parsed.isIPv4MappedAddress() ? parsed.toIPv4Address() : parsed
 }
