@@ -3,8 +3,8 @@
  * what it made; the answer is rendered again from that.
  */
 import { DomainError } from '../domain/errors.ts'
-import type { Trx } from './database.ts'
-import type { RequestKey } from './orders.ts'
+import { type Store, type Trx, write } from './database.ts'
+import type { Caller, RequestKey } from './orders.ts'
 
 export interface KeyedAnswer {
   readonly status: number
@@ -43,4 +43,64 @@ export async function claimKey(
     throw new DomainError('key_reused', 'this Idempotency-Key was used for another request; use a new one')
   }
   return earlier
+}
+
+export interface GivenAnswer extends KeyedAnswer {
+  /** This is the answer of an earlier request with the same key. */
+  readonly repeated: boolean
+}
+
+/**
+ * One change under the request's key, in one transaction. What the change returns is corrected in the stored answer,
+ * where it is known only then. The change is not made again for a repeat; a refusal stores nothing.
+ */
+export function changeOnce(
+  store: Store,
+  caller: Caller,
+  key: RequestKey | null,
+  answer: KeyedAnswer,
+  change: (trx: Trx) => Promise<Partial<KeyedAnswer> | void>,
+): Promise<GivenAnswer> {
+  return write(store, async (trx) => {
+    const earlier = await claimKey(trx, caller.project_id, key, answer)
+    if (earlier) return { ...earlier, repeated: true }
+    const correction = (await change(trx)) ?? {}
+    if (key && Object.keys(correction).length) {
+      await trx
+        .updateTable('idempotency_keys')
+        .set(correction)
+        .where('project_id', '=', caller.project_id)
+        .where('key', '=', key.key)
+        .execute()
+    }
+    return { ...answer, ...correction, repeated: false }
+  })
+}
+
+/**
+ * The record as functions with a transaction of their own see it from inside an open one: theirs becomes part of it.
+ * So a change and the key that protects it are committed together, whoever wrote the change.
+ */
+export function within(store: Store, trx: Trx): Store {
+  let failed: { error: unknown } | undefined
+  const transaction = () => ({
+    execute: async <T>(job: (trx: Trx) => Promise<T>): Promise<T> => {
+      // After an error PostgreSQL refuses everything more; the outer transaction is the one to be run again.
+      if (failed) throw failed.error
+      try {
+        return await job(trx)
+      } catch (error) {
+        failed = { error }
+        throw error
+      }
+    },
+  })
+  const db = new Proxy(trx, {
+    get(target, property) {
+      if (property === 'transaction') return transaction
+      const value: unknown = Reflect.get(target, property, target)
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
+  return { ...store, db, onCommit: () => {} }
 }

@@ -39,6 +39,8 @@ export interface AcceptedOrder {
   readonly project_id: string
   /** The outbox row, to be deleted by whoever starts the flow directly. Null: this was accepted before. */
   readonly outbox_id: number | null
+  /** What the record filled in, so that the answer needs no further look; undefined: this was accepted before. */
+  readonly made?: { readonly deployment_id: string; readonly created_at: Date } | undefined
 }
 
 /**
@@ -84,7 +86,7 @@ export async function insertOrder(
   const cause = origin
     ? { rule: origin.rule, reason: origin.reason, event: origin.event }
     : { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: 'requested' }
-  const { rows } = await sql<{ outbox_id: number | null }>`
+  const { rows } = await sql<{ outbox_id: number; deployment_id: string; created_at: Date }>`
     with keyed as (
       insert into idempotency_keys (project_id, key, request_hash, status, resource_type, resource_id)
       select ${caller.project_id}::uuid, ${key?.key ?? ''}, ${key?.hash ?? Buffer.alloc(0)}::bytea, 202, 'order', ${order_id}::uuid
@@ -103,7 +105,7 @@ export async function insertOrder(
         ${order.name}::text, ${order.policy}::text, ${order.at_least ?? null}::int, ${order.count}::int, ${[...order.cloud_ids]}::uuid[],
         ${order.size}::text, ${order.image}::text, ${order.sealed_user_data}::bytea, ${JSON.stringify(order.extra ?? {})}::jsonb,
         ${order.priority ?? 0}::int, ${caller.user_id}::uuid, fresh.order_event, 1, record_now()
-      from deployment, fresh returning id
+      from deployment, fresh returning id, created_at
     ), wanted as (
       select id, external_id, number::int, ${order.name}::text || case when ${order.count}::int > 1 then '-' || number else '' end as name
       from unnest(${instance_ids}::uuid[], ${instance_ids.map((_, i) => order.external_ids?.[i] ?? null)}::text[])
@@ -140,8 +142,12 @@ export async function insertOrder(
     )
     insert into outbox (target, project_id, kind, not_before)
     select ${orderWorkflowId(order_id)}::text, ${caller.project_id}::uuid, 'start', clock_timestamp() + ${hand_over_after_ms} * interval '1 ms' from placed
-    returning id as outbox_id`.execute(db)
-  return rows[0] ? { order_id, project_id: caller.project_id, outbox_id: rows[0].outbox_id } : null
+    returning id as outbox_id, (select id from deployment) as deployment_id, (select created_at from placed) as created_at`.execute(
+    db,
+  )
+  if (!rows[0]) return null
+  const { outbox_id, ...made } = rows[0]
+  return { order_id, project_id: caller.project_id, outbox_id, made }
 }
 
 /** An order as readers see it. */
