@@ -86,8 +86,8 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
 
   return {
     /** Plans a launch order, see store/order-plan.ts. */
-    planOrder(order_id: string): Promise<Plan> {
-      return planOrder(store, order_id, clouds.traits)
+    planOrder(order_id: string, failing: string | null): Promise<Plan> {
+      return planOrder(store, order_id, clouds.traits, failing)
     },
 
     /** Sends the due creates of a batch and stores what they are answered. Returns how many were sent. */

@@ -70,6 +70,8 @@ export interface CloudView {
   readonly enabled: boolean
   readonly idempotency_tokens: boolean
   readonly call_timeout_ms: number
+  /** When the last complete list of its machines was sent; null: never, or it cannot be reached now. */
+  readonly listed_at: number | null
   /** How many more instances our own allocation admits; null: no limit. */
   readonly free: number | null
 }
@@ -91,9 +93,11 @@ export interface BlockerDecision {
     | 'allocation_exhausted'
     | 'cloud_disabled'
     | 'cloud_unreachable'
+    | 'cloud_unseen'
     | 'credentials_refused'
     | 'create_unanswered'
     | 'undo_unconfirmed'
+    | 'step_failing'
   readonly reason: string
   readonly next_try_at: number | null
 }
@@ -150,6 +154,9 @@ const REFUSAL_MEMORY_MS = 30_000
 const ROUND_PAUSE_MS = 5_000
 /** A reply may take this much longer than the call's time-out to be stored; after it an attempt counts as unanswered. */
 const STORE_GRACE_MS = 2_000
+
+/** While machines start, the sight of their cloud is checked this often. */
+const SIGHT_CHECK_MS = 10_000
 
 const REFUSALS = new Set(['capacity', 'quota', 'invalid', 'not_found', 'conflict'])
 
@@ -272,7 +279,20 @@ function followWinner(notes: Notes, item: ItemView, winner: AttemptView): void {
       return
     default:
       setItem(notes, item, 'starting')
+      awaitSight(notes, winner)
   }
+}
+
+/** A machine that starts is seen by the watcher; where the cloud has not been listed for a while, that is what blocks. */
+function awaitSight(notes: Notes, winner: AttemptView): void {
+  const cloud = notes.view.clouds.find((c) => c.id === winner.cloud_id)!
+  notes.due.push(notes.now + SIGHT_CHECK_MS)
+  if (cloud.listed_at !== null && notes.now - cloud.listed_at < SIGHT_CHECK_MS) return
+  notes.blockers.push({
+    code: 'cloud_unseen',
+    reason: `cloud ${cloud.name} cannot be listed; its machines were not seen lately`,
+    next_try_at: notes.now + SIGHT_CHECK_MS,
+  })
 }
 
 /** The machine is gone, or useless, before it ever ran: another attempt follows. */

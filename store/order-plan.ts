@@ -32,10 +32,17 @@ export type TraitsOf = (cloud: CloudRow) => CloudTraits
 /** A decision that asks to be taken again at once is, at most so often. */
 const ROUNDS_MAX = 4
 
-/** Plans a launch order; an order that does not exist is done. */
-export async function planOrder(store: Store, order_id: string, traitsOf: TraitsOf): Promise<Plan> {
+/** Plans a launch order; an order that does not exist is done. `failing`: a step that keeps failing, as its flow sees it. */
+export async function planOrder(
+  store: Store,
+  order_id: string,
+  traitsOf: TraitsOf,
+  failing: string | null = null,
+): Promise<Plan> {
   for (let round = 1; ; round++) {
-    const { plan, changed, deployment_id, event } = await write(store, (trx) => planOnce(trx, order_id, traitsOf))
+    const { plan, changed, deployment_id, event } = await write(store, (trx) =>
+      planOnce(trx, order_id, traitsOf, failing),
+    )
     if (deployment_id && (changed || plan.done)) {
       await write(store, (trx) => deriveDeployment(trx, deployment_id, event))
     }
@@ -44,18 +51,23 @@ export async function planOrder(store: Store, order_id: string, traitsOf: Traits
   }
 }
 
-async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf) {
+async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf, failing: string | null) {
   await answerWakes(trx, orderWorkflowId(order_id))
   const loaded = await loadOrder(trx, order_id, traitsOf)
   if (!loaded) {
     const gone: Plan = { steps: [], sleep_ms: null, why: '', done: true, state: 'unknown', details: 'no such order' }
     return { plan: gone, changed: false, deployment_id: null, event: undefined }
   }
-  const decision = decideOrder(loaded.view, loaded.now.getTime())
+  const decided = decideOrder(loaded.view, loaded.now.getTime())
+  const decision = { ...decided, blocker: decided.blocker ?? stepBlocker(failing) }
   const event = await applyDecision(trx, loaded, decision)
   const changed = decision.state !== loaded.order.state
   return { plan: toPlan(loaded, decision), changed, deployment_id: loaded.order.deployment_id, event }
 }
+
+/** A step that fails by itself, not by a cloud's answer: told by the flow, which tries it again. */
+const stepBlocker = (failing: string | null): OrderDecision['blocker'] =>
+  failing === null ? null : { code: 'step_failing', reason: failing, next_try_at: null }
 
 type Loaded = NonNullable<Awaited<ReturnType<typeof loadOrder>>>
 
@@ -172,6 +184,7 @@ function cloudView(cloud: CloudRow & { claimed: number }, traitsOf: TraitsOf): C
     enabled: cloud.enabled,
     idempotency_tokens: traits.idempotency_tokens,
     call_timeout_ms: traits.call_timeout_ms,
+    listed_at: cloud.state === 'ok' ? (cloud.last_list_sent_at?.getTime() ?? null) : null,
     free: cloud.allocation === null ? null : cloud.allocation - cloud.claimed,
   }
 }

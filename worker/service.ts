@@ -72,7 +72,6 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       installation_id,
       allow,
       user_agent: USER_AGENT,
-      log,
     })
     engine = startEngineSide({
       store,

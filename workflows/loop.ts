@@ -32,8 +32,8 @@ const FAILED_STEP_PAUSE_MS = 1_000
 
 export interface Noun {
   /** Plans in the record: local activity first, the same as a regular one while the record is away. */
-  readonly plan: (id: string) => Promise<Plan>
-  readonly planPatiently: (id: string) => Promise<Plan>
+  readonly plan: (id: string, failing: string | null) => Promise<Plan>
+  readonly planPatiently: (id: string, failing: string | null) => Promise<Plan>
   readonly run: (step: Step) => Promise<unknown>
 }
 
@@ -42,6 +42,7 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
   let wakes = 0
   let ended = 0
   let failed = 0
+  let failing: string | null = null
   let shown = ''
   setHandler(wake, () => {
     wakes++
@@ -53,9 +54,16 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
     running.set(step.key, { scope, cloud: step.cloud })
     scope
       .run(() => noun.run(step))
-      .catch((error: unknown) => {
-        if (!isCancellation(error)) failed++
-      })
+      .then(
+        () => {
+          failing = null
+        },
+        (error: unknown) => {
+          if (isCancellation(error)) return
+          failed++
+          failing = `step ${step.key} (${step.summary}) fails: ${reasonOf(error)}; it is tried again`
+        },
+      )
       .finally(() => {
         running.delete(step.key)
         ended++
@@ -65,8 +73,8 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
   for (;;) {
     const wakes_seen = wakes
     const ended_seen = ended
-    const plan = await planNow(id, noun)
-    setCurrentDetails(plan.details)
+    const plan = await planNow(id, noun, failing)
+    setCurrentDetails(failing === null ? plan.details : `${plan.details}\n\nBlocked: \`step_failing\`, ${failing}`)
     if (shown !== '' && plan.state !== shown) upsertSearchAttributes([{ key: STATE, value: plan.state }])
     shown = plan.state
     if (plan.done && running.size === 0) {
@@ -77,26 +85,29 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
     for (const [key, { scope }] of running) if (!wanted.has(key)) scope.cancel()
     const renew = workflowInfo().historyLength > HISTORY_MAX
     if (renew && running.size === 0) await continueAsNew(id)
+    if (failed) await sleep(FAILED_STEP_PAUSE_MS, { summary: 'a step failed; it is tried again after a pause' })
+    failed = 0
     if (!renew) for (const step of choose(plan.steps, running)) start(step)
-    if (failed) {
-      failed = 0
-      await sleep(FAILED_STEP_PAUSE_MS, { summary: 'a step failed; looking again after a pause' })
-    }
     const moved = () => wakes !== wakes_seen || ended !== ended_seen
     if (plan.sleep_ms === null) await condition(moved)
     else await condition(moved, Math.max(1, plan.sleep_ms), { summary: plan.why.slice(0, 300) })
   }
 }
 
-async function planNow(id: string, noun: Noun): Promise<Plan> {
+function reasonOf(error: unknown): string {
+  const cause = error instanceof ActivityFailure ? error.cause : error
+  return cause instanceof Error ? cause.message : 'unknown'
+}
+
+async function planNow(id: string, noun: Noun, failing: string | null): Promise<Plan> {
   try {
-    return await noun.plan(id)
+    return await noun.plan(id, failing)
   } catch (error) {
     if (!(error instanceof ActivityFailure) || isCancellation(error)) throw error
     setCurrentDetails(
       'Blocked: `record_away`, the record cannot be read or written; planning is tried again until it can',
     )
-    return noun.planPatiently(id)
+    return noun.planPatiently(id, failing)
   }
 }
 

@@ -17,11 +17,14 @@ export const PLAN_PATIENTLY: ActivityOptions = {
   retry: { initialInterval: '200ms', maximumInterval: '5s' },
 }
 
-/** One step at a cloud: heartbeats every second, so that a lost worker is noticed in five. */
+/**
+ * One step at a cloud: heartbeats every second, so that a lost worker is noticed in five. A step that fails over and
+ * over comes back to its flow, which says so, in the record and in its details, and tries it again.
+ */
 export const STEP: ActivityOptions = {
   startToCloseTimeout: '2m',
   heartbeatTimeout: '5s',
-  retry: { initialInterval: '200ms', maximumInterval: '5s' },
+  retry: { initialInterval: '200ms', maximumInterval: '2s', maximumAttempts: 4 },
 }
 
 /** An activity that stays: watcher of a cloud, sender of hooks. */

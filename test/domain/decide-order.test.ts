@@ -16,6 +16,7 @@ const cloud = (id: string, change: Partial<CloudView> = {}): CloudView => ({
   enabled: true,
   idempotency_tokens: false,
   call_timeout_ms: 5_000,
+  listed_at: NOW,
   free: null,
   ...change,
 })
@@ -217,6 +218,20 @@ describe('forward', () => {
     const decision = decideOrder(order([running('a'), item('b', { instance_wish: 'terminate' })]), NOW)
     expect(decision.open).toEqual([])
     expect(decision).toMatchObject({ state: 'running', partial: true, items: [{ id: 'b', state: 'cancelled' }] })
+  })
+})
+
+test('while its machine starts at a cloud that cannot be listed, the order says so', () => {
+  const won = attempt('x', { state: 'won', provider_id: 'm' })
+  const view = (listed_at: number | null) =>
+    order([item('a', { state: 'starting', attempts: 1, instance_state: 'starting', open: [won] })], {
+      clouds: [cloud('east', { listed_at })],
+    })
+  expect(decideOrder(view(NOW - 100), NOW)).toMatchObject({ state: 'settling', blocker: null })
+  expect(decideOrder(view(null), NOW)).toMatchObject({
+    state: 'settling',
+    blocker: { code: 'cloud_unseen' },
+    due_at: NOW + 10_000,
   })
 })
 

@@ -1,0 +1,173 @@
+/**
+ * The whole service for a test file: own database, own Temporal namespace, own simulated clouds, real HTTP. Everything
+ * a test makes is a cloud, project or hook of its own, so that tests of one file can run side by side.
+ */
+import { randomBytes } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Client, Connection } from '@temporalio/client'
+import { sql } from 'kysely'
+import { pino } from 'pino'
+import { inject } from 'vitest'
+import { startSimulatedCloud } from '../../providers/simulated/server.ts'
+import { createEnvelope, type Envelope } from '../../store/envelope.ts'
+import { createToken } from '../../store/projects.ts'
+import type { EngineSideNeeds } from '../../worker/engine-side.ts'
+import { type Service, startService } from '../../worker/service.ts'
+import { CloudControl } from '../providers/simulated-control.ts'
+import { type ApiClient, openApiClient } from './api-client.ts'
+import { type FreshStore, freshStore } from './database.ts'
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    temporal_address: string
+    workflow_bundle: string
+  }
+}
+
+export interface HarnessOptions {
+  readonly worker_options?: EngineSideNeeds['worker_options']
+}
+
+/** What a test holds of a project: a client of each role. */
+export interface Project {
+  readonly name: string
+  readonly id: string
+  readonly api: ApiClient
+  readonly token: string
+}
+
+export interface Harness extends FreshStore {
+  readonly service: Service
+  readonly operator: ApiClient
+  readonly namespace: string
+  readonly temporal: Client
+  readonly simulated_url: string
+  readonly envelope: Envelope
+  project(): Promise<Project>
+  /** A cloud of its own, granted to a project; sizes `small`, images `debian`. */
+  cloud(project: Project, options?: CloudOptions): Promise<{ name: string; control: CloudControl }>
+  stopService(): Promise<void>
+  startService(): Promise<void>
+}
+
+export interface CloudOptions {
+  readonly name?: string
+  readonly configuration?: Parameters<CloudControl['configure']>[0]
+  readonly settings?: Record<string, unknown>
+}
+
+let serial = 0
+/** A name no other test uses. */
+export const unique = (prefix: string): string => `${prefix}-${process.pid}-${++serial}`
+
+/** Registers a namespace of its own with our search attributes. */
+export async function freshNamespace(): Promise<string> {
+  const connection = await Connection.connect({ address: inject('temporal_address') })
+  const namespace = `test-${randomBytes(6).toString('hex')}`
+  const KEYWORD = 2
+  await connection.workflowService.registerNamespace({
+    namespace,
+    workflowExecutionRetentionPeriod: { seconds: 86_400 as unknown as Long },
+  })
+  await connection.operatorService.addSearchAttributes({
+    namespace,
+    searchAttributes: { HoldfastProject: KEYWORD, HoldfastState: KEYWORD },
+  })
+  await connection.close()
+  return namespace
+}
+type Long = NonNullable<
+  NonNullable<
+    Parameters<Connection['workflowService']['registerNamespace']>[0]['workflowExecutionRetentionPeriod']
+  >['seconds']
+>
+
+/** Starts the whole service; `close()` ends all of it. */
+export async function startHarness(options: HarnessOptions = {}): Promise<Harness> {
+  const fresh = await freshStore()
+  await sql`update installation set id = gen_random_uuid()`.execute(fresh.store.db)
+  const namespace = await freshNamespace()
+  const data = await mkdtemp(join(tmpdir(), 'holdfast-test-'))
+  const simulated = await startSimulatedCloud({ port: 0, data })
+  const envelope = createEnvelope({ current: { id: 'test', key: randomBytes(32) } })
+  const log = pino({ level: process.env.HOLDFAST_TEST_LOG ?? 'silent' }, pino.destination(2))
+  const start = () =>
+    startService({
+      role: 'all',
+      database_url: fresh.database_url,
+      temporal_address: inject('temporal_address'),
+      namespace,
+      port: 0,
+      auth: 'token',
+      hook_allow: '127.0.0.0/8',
+      envelope,
+      log,
+      workflow_bundle: { codePath: inject('workflow_bundle') },
+      ...(options.worker_options ? { worker_options: options.worker_options } : {}),
+    })
+  let service = await start()
+  await service.engine!.ready
+  const connection = await Connection.connect({ address: inject('temporal_address') })
+  const { Client } = await import('@temporalio/client')
+  const temporal = new Client({ connection, namespace })
+  const operator_token = await createToken(fresh.store, { project: 'default', user: 'operator', role: 'operator' })
+  const url = () => service.url!
+
+  const harness: Harness = {
+    ...fresh,
+    namespace,
+    temporal,
+    envelope,
+    simulated_url: simulated.url,
+    get service() {
+      return service
+    },
+    operator: openApiClient(url, operator_token),
+    async project() {
+      const name = unique('project')
+      const token = await createToken(fresh.store, { project: name, user: 'member', role: 'member' })
+      const row = await fresh.store.db
+        .selectFrom('projects')
+        .select('id')
+        .where('name', '=', name)
+        .executeTakeFirstOrThrow()
+      return { name, id: row.id, token, api: openApiClient(url, token) }
+    },
+    async cloud(project, cloud = {}) {
+      const name = cloud.name ?? unique('cloud')
+      const control = new CloudControl(simulated.url, name)
+      await control.configure({ boot_latency_ms: 100, delete_latency_ms: 50, ...cloud.configuration })
+      const aws = cloud.configuration?.presents_as === 'aws'
+      await harness.operator.post('/api/clouds', {
+        name,
+        provider: 'simulated',
+        endpoint: `${simulated.url}/clouds/${name}`,
+        sizes: { small: aws ? 't3.small' : 'm1.small' },
+        images: { debian: 'debian-13' },
+        settings: {
+          settle_ms: 1_500,
+          call_timeout_ms: 1_000,
+          ...(aws ? { idempotency_tokens: true } : {}),
+          ...cloud.settings,
+        },
+      })
+      await harness.operator.put(`/api/clouds/${name}/grants/${project.name}`, undefined)
+      return { name, control }
+    },
+    stopService: () => service.stop(),
+    async startService() {
+      service = await start()
+      await service.engine!.ready
+    },
+    async close() {
+      await service.stop()
+      await connection.close()
+      await simulated.close()
+      await fresh.close()
+      await rm(data, { recursive: true, force: true })
+    },
+  }
+  return harness
+}
