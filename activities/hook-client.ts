@@ -203,6 +203,6 @@ function errorClass(error: unknown): string {
   const errors = error instanceof AggregateError && error.errors.length ? error.errors : [error]
   const code = String((errors[0] as { code?: unknown } | null)?.code ?? '')
   if (CLASSES[code]) return CLASSES[code]
-  if (code.startsWith('HPE_')) return 'http_parse'
+  if (errors[0] instanceof Error && errors[0].name === 'HTTPParserError') return 'http_parse'
   return /CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO/.test(code) ? 'tls_failed' : 'connection_failed'
 }
