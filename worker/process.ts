@@ -59,7 +59,12 @@ export function installRuntime(log: Logger): void {
 }
 
 /** Starts everything a configuration asks for; rejects with one sentence, and with nothing left running. */
-export async function openProcess(config: Config, signal: AbortSignal, simulated = false): Promise<Running> {
+export async function openProcess(
+  config: Config,
+  signal: AbortSignal,
+  simulated = false,
+  tell?: (line: string) => void,
+): Promise<Running> {
   const log = openLog(config.log_level)
   await mkdir(config.data, { recursive: true })
   installRuntime(log)
@@ -69,7 +74,7 @@ export async function openProcess(config: Config, signal: AbortSignal, simulated
     config.role === 'all'
       ? await startEngine({
           data: config.data,
-          log: (line) => log.info(line),
+          log: tell ?? ((line) => log.info(line)),
           namespace: config.temporal_namespace,
           simulated,
           signal,
