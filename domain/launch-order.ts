@@ -1,4 +1,4 @@
-/** Launch orders: what is asked for, and what a lease keeps to launch later. The decisions are in decide-order.ts. */
+/** Launch orders: what is asked for, and what a lease keeps to launch later. The decisions are in order/decide.ts. */
 
 export type OrderPolicy = 'all' | 'at_least' | 'any'
 

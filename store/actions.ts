@@ -4,8 +4,8 @@
  */
 import { type Kysely, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
-import { decideInstance } from '../domain/decide-instance.ts'
 import { DomainError } from '../domain/errors.ts'
+import { decideInstance } from '../domain/instance.ts'
 import type { Plan } from '../domain/plan.ts'
 import { instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { realNow, type Store, write } from './database.ts'

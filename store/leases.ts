@@ -4,9 +4,9 @@
  */
 import { type Kysely, type Selectable, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
-import { decideLease, type LeaseAct, type LeaseDecision } from '../domain/decide-lease.ts'
 import { DomainError } from '../domain/errors.ts'
 import type { OrderTemplate } from '../domain/launch-order.ts'
+import { decideLease, type LeaseAct, type LeaseDecision } from '../domain/lease.ts'
 import { type Plan, SLEEP_MAX_MS } from '../domain/plan.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId } from '../domain/workflow-ids.ts'

@@ -1,19 +1,13 @@
 /**
- * Planning a launch order: one transaction that reads it under locks, lets domain/decide-order.ts decide, writes down
+ * Planning a launch order: one transaction that reads it under locks, lets domain/order/decide.ts decide, writes down
  * what concerns the record, and returns the steps. Safe to run again at any time.
  */
 
 import type { Selectable } from 'kysely'
 import { sql } from 'kysely'
 import { v7 as newId } from 'uuid'
-import {
-  type AttemptView,
-  type CloudView,
-  decideOrder,
-  type ItemView,
-  type OrderDecision,
-  type OrderView,
-} from '../domain/decide-order.ts'
+import { decideOrder } from '../domain/order/decide.ts'
+import type { AttemptView, CloudView, ItemView, OrderDecision, OrderView } from '../domain/order/view.ts'
 import { type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
 import type { Blocker, Cause } from '../domain/record.ts'
 import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'

@@ -1,6 +1,6 @@
 /**
  * Launch orders in the record: accepting, wishing, reading, and the plan that a flow asks for. What an order needs is
- * decided in domain/decide-order.ts; here it is read under locks and written down.
+ * decided in domain/order/decide.ts; here it is read under locks and written down.
  */
 import { type Kysely, sql } from 'kysely'
 import { v7 as newId } from 'uuid'

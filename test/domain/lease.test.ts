@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { decideLease, type LeaseView } from '../../domain/decide-lease.ts'
+import { decideLease, type LeaseView } from '../../domain/lease.ts'
 
 const lease = (change: Partial<LeaseView> = {}): LeaseView => ({
   state: 'PENDING',

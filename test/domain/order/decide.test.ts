@@ -1,11 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import {
-  type AttemptView,
-  type CloudView,
-  decideOrder,
-  type ItemView,
-  type OrderView,
-} from '../../domain/decide-order.ts'
+import { decideOrder } from '../../../domain/order/decide.ts'
+import type { AttemptView, CloudView, ItemView, OrderView } from '../../../domain/order/view.ts'
 
 const NOW = 1_000_000
 const at = new Date(NOW).toISOString()

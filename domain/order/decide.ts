@@ -1,0 +1,160 @@
+/**
+ * The rules of a launch order. `decideOrder(view, now)` is pure: it says what to change in the record and what to do at
+ * the clouds, nothing else. It may be called at any time, any number of times: what is done already is in the view.
+ *
+ * An item is served by attempts, one after the other. An attempt that was sent and not answered is *unknown*: with
+ * idempotency tokens it is sent again, without them the cloud is watched until silence means no (`settle_at`). Undo is
+ * the same walk backwards: every attempt is either known never to have made a machine, or its machine is deleted and
+ * confirmed gone.
+ */
+import { type Notes, newNotes } from './notes.ts'
+import { placeWanting } from './place.ts'
+import { serveItem } from './serve.ts'
+import { assignUndo, undoItem } from './undo.ts'
+import type { ItemState, OrderDecision, OrderState, OrderView } from './view.ts'
+
+/** Decides what an order needs now. `now` is real time in ms. */
+export function decideOrder(view: OrderView, now: number): OrderDecision {
+  const notes = newNotes(view, now)
+  const undoing = view.wish !== 'run' || view.state === 'compensating' || view.state === 'failed'
+  if (undoing) for (const item of view.items) undoItem(notes, item)
+  else {
+    for (const item of view.items) serveItem(notes, item)
+    placeWanting(notes)
+    if (mustCompensate(view, notes.after)) {
+      // What this decision would have opened is dropped with it; the next plan finds the order compensating.
+      return compensate(view, notes)
+    }
+  }
+  const delete_batches = assignUndo(notes)
+  const outcome = undoing ? undoOutcome(view, notes) : runOutcome(view, notes)
+  const due_at = notes.due.length ? Math.min(...notes.due) : null
+  return {
+    ...outcome,
+    open: notes.open,
+    items: [...notes.items.values()],
+    instances: notes.instances,
+    attempts: notes.attempts,
+    undo: notes.undo,
+    create_batches: [...notes.create].map(([batch, entry]) => ({ batch, ...entry })),
+    delete_batches,
+    due_at,
+    done: isFinal(outcome.state) && !notes.create.size && !delete_batches.length && due_at === null,
+  }
+}
+
+const isFinal = (state: OrderState): boolean =>
+  state === 'running' || state === 'cancelled' || state === 'terminated' || state === 'failed'
+
+type Outcome = Pick<OrderDecision, 'state' | 'partial' | 'rule' | 'reason' | 'blocker'>
+
+function countStates(after: ReadonlyMap<string, ItemState>): {
+  running: number
+  failed: number
+  ended: number
+  pending: number
+} {
+  const counts = { running: 0, failed: 0, ended: 0, pending: 0 }
+  for (const state of after.values()) {
+    if (state === 'running') counts.running++
+    else if (state === 'failed') counts.failed++
+    else if (state === 'cancelled' || state === 'terminated') counts.ended++
+    else counts.pending++
+  }
+  return counts
+}
+
+/** True when the policy cannot be met any more. A settled order is past its policy: what dies later makes it partial. */
+function mustCompensate(view: OrderView, after: ReadonlyMap<string, ItemState>): boolean {
+  if (view.state === 'running') return false
+  const { failed, running, pending } = countStates(after)
+  switch (view.policy) {
+    case 'all':
+      return failed > 0
+    case 'at_least':
+      return failed > 0 && running + pending < (view.at_least ?? view.items.length)
+    case 'any':
+      return failed > 0 && running + pending === 0
+  }
+}
+
+function compensate(view: OrderView, notes: Notes): OrderDecision {
+  const failed = [...notes.items.values()].filter((change) => change.state === 'failed')
+  const kept = new Set(failed.map((change) => change.id))
+  const instances = new Set(view.items.filter((item) => kept.has(item.id)).map((item) => item.instance_id))
+  const why = failed.find((change) => change.error)?.error?.message ?? 'an item failed'
+  return {
+    state: 'compensating',
+    partial: false,
+    rule: 'policy_failed',
+    reason: `policy ${view.policy} cannot be met: ${why}`,
+    blocker: null,
+    open: [],
+    items: failed,
+    instances: notes.instances.filter((change) => instances.has(change.id)),
+    attempts: [],
+    undo: [],
+    create_batches: [],
+    delete_batches: [],
+    due_at: notes.now,
+    done: false,
+  }
+}
+
+function runOutcome(view: OrderView, notes: Notes): Outcome {
+  const counts = countStates(notes.after)
+  const blocker = notes.blockers[0] ?? null
+  if (counts.pending === 0) {
+    const partial = counts.failed + counts.ended > 0
+    if (counts.running > 0)
+      return {
+        state: 'running',
+        partial,
+        rule: 'items_running',
+        reason: `${counts.running} of ${view.items.length} run`,
+        blocker: null,
+      }
+    const state = counts.failed > 0 ? 'failed' : 'terminated'
+    return { state, partial: false, rule: 'no_item_left', reason: 'none of its instances is left', blocker: null }
+  }
+  const progressing = notes.create.size > 0 || [...notes.after.values()].includes('starting')
+  const partial = false
+  if (view.state === 'running')
+    return { state: 'running', partial: true, rule: 'items_running', reason: 'an instance is being replaced', blocker }
+  if (blocker && !progressing) return { state: 'held', partial, rule: 'blocked', reason: blocker.reason, blocker }
+  if (notes.create.size > 0)
+    return { state: 'launching', partial, rule: 'creating', reason: 'machines are being created', blocker }
+  return { state: 'settling', partial, rule: 'created', reason: 'waiting for machines to run', blocker }
+}
+
+function undoOutcome(view: OrderView, notes: Notes): Outcome {
+  const open = view.items.some((item) => {
+    const state = notes.after.get(item.id)
+    return state !== 'failed' && state !== 'cancelled' && state !== 'terminated'
+  })
+  const unfinished = open || notes.doomed.length > 0 || notes.due.length > 0
+  const blocker = notes.blockers[0] ?? null
+  if (!open && isFinal(view.state) && view.state !== 'running') {
+    return { state: view.state, partial: false, rule: 'undone', reason: 'a late machine is being removed', blocker }
+  }
+  const terminating = view.wish === 'terminate' && view.state !== 'compensating'
+  if (unfinished) {
+    return terminating
+      ? {
+          state: 'terminating',
+          partial: false,
+          rule: 'wish_terminate',
+          reason: 'its machines are being deleted',
+          blocker,
+        }
+      : {
+          state: view.state === 'failed' ? 'failed' : 'compensating',
+          partial: false,
+          rule: view.wish === 'run' ? 'policy_failed' : 'wish_cancel',
+          reason: 'what was made is being undone',
+          blocker,
+        }
+  }
+  const state = view.wish === 'cancel' ? 'cancelled' : view.wish === 'terminate' ? 'terminated' : 'failed'
+  return { state, partial: false, rule: 'undone', reason: 'nothing of it is left at any cloud', blocker: null }
+}

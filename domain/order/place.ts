@@ -1,0 +1,124 @@
+/** Placement: which cloud an item that wants an attempt goes to, and what happens when none is left. */
+import { BATCH_SIZE, STEPS_MAX } from '../plan.ts'
+import type { AttemptError } from '../record.ts'
+import { addCreate, endItem, type Notes, setItem } from './notes.ts'
+import type { ItemView, OrderView } from './view.ts'
+
+/** Attempts of one item on one cloud whose machine failed or whose fate stayed unknown, before the next cloud is tried. */
+const ATTEMPTS_PER_CLOUD_MAX = 3
+/** After a refusal of one item, new items go past that cloud for this long. */
+const REFUSAL_MEMORY_MS = 30_000
+/** A round over all clouds that found none reachable is repeated after this long. */
+const ROUND_PAUSE_MS = 5_000
+const REFUSALS = new Set(['capacity', 'quota', 'invalid', 'not_found', 'conflict'])
+/** Gives items that want an attempt a place at a cloud, or fails them where none is left. */
+export function placeWanting(notes: Notes): void {
+  const { view, now } = notes
+  const room = Math.max(0, STEPS_MAX - notes.create.size) * BATCH_SIZE
+  const refusing = refusingClouds(view, now)
+  const placed = new Map<number, ItemView[]>()
+  let count = 0
+  for (const item of notes.wanting) {
+    const pending = notes.items.get(item.id)
+    const error = pending?.error ?? item.last_error
+    const from = pending?.cloud_index ?? item.cloud_index
+    if (item.next_attempt_at !== null && item.next_attempt_at > now && !pending) {
+      notes.due.push(item.next_attempt_at)
+      waitForRound(notes, error, item.next_attempt_at)
+      continue
+    }
+    if (count >= room) continue
+    const index = nextCloud(notes, item, from, error, refusing)
+    if (index === 'none') failOrWait(notes, item, error)
+    else if (index !== 'wait') {
+      placed.set(index, [...(placed.get(index) ?? []), item])
+      count++
+    }
+  }
+  let batch = view.next_batch
+  for (const [index, items] of [...placed].toSorted(([a], [b]) => a - b)) {
+    const cloud = view.clouds[index]!
+    for (let start = 0; start < items.length; start += BATCH_SIZE, batch++) {
+      for (const item of items.slice(start, start + BATCH_SIZE)) {
+        notes.open.push({
+          item_id: item.id,
+          instance_id: item.instance_id,
+          number: item.attempts + 1,
+          cloud_id: cloud.id,
+          cloud_index: index,
+          batch,
+        })
+        addCreate(notes, { batch, cloud_id: cloud.id })
+        setItem(notes, item, 'creating', { cloud_index: index, next_attempt_at: null })
+      }
+    }
+  }
+}
+
+/** Clouds that refused an item of this order a moment ago. */
+function refusingClouds(view: OrderView, now: number): Set<number> {
+  const refusing = new Set<number>()
+  for (const item of view.items) {
+    const error = item.last_error
+    if (error && REFUSALS.has(error.class) && now - Date.parse(error.at) < REFUSAL_MEMORY_MS)
+      refusing.add(item.cloud_index)
+  }
+  return refusing
+}
+
+/** Index of the cloud for the next attempt; `none`: all were tried; `wait`: our own allocation is full. */
+function nextCloud(
+  notes: Notes,
+  item: ItemView,
+  from: number,
+  error: AttemptError | null,
+  refusing: ReadonlySet<number>,
+): number | 'none' | 'wait' {
+  const { view } = notes
+  const again = !error || (!REFUSALS.has(error.class) && item.attempts % ATTEMPTS_PER_CLOUD_MAX !== 0)
+  const moved = notes.items.get(item.id)?.cloud_index !== undefined
+  let full = false
+  for (let index = again || moved ? from : from + 1; index < view.clouds.length; index++) {
+    const cloud = view.clouds[index]!
+    if (!cloud.enabled || (refusing.has(index) && index < view.clouds.length - 1)) continue
+    const free = notes.free.get(cloud.id)
+    if (free !== undefined && free <= 0) {
+      full = true
+      continue
+    }
+    if (free !== undefined) notes.free.set(cloud.id, free - 1)
+    return index
+  }
+  if (!full) return 'none'
+  notes.due.push(notes.now + ROUND_PAUSE_MS)
+  notes.blockers.push({
+    code: 'allocation_exhausted',
+    reason: 'the allocations of all its clouds are taken',
+    next_try_at: notes.now + ROUND_PAUSE_MS,
+  })
+  return 'wait'
+}
+
+/** All clouds were tried: refusals fail the item, anything that may pass starts another round after a pause. */
+function failOrWait(notes: Notes, item: ItemView, error: AttemptError | null): void {
+  const enabled = notes.view.clouds.some((cloud) => cloud.enabled)
+  if (enabled && error && (REFUSALS.has(error.class) || error.class === 'boot_failed')) {
+    endItem(notes, item, 'failed', error)
+    return
+  }
+  const at = notes.now + ROUND_PAUSE_MS
+  setItem(notes, item, 'queued', { cloud_index: 0, next_attempt_at: at, error: null })
+  notes.due.push(at)
+  waitForRound(notes, error, at)
+}
+
+function waitForRound(notes: Notes, error: AttemptError | null, at: number): void {
+  const enabled = notes.view.clouds.some((cloud) => cloud.enabled)
+  const code = !enabled ? 'cloud_disabled' : error?.class === 'auth' ? 'credentials_refused' : 'cloud_unreachable'
+  const reason = {
+    cloud_disabled: 'all clouds of the order are disabled',
+    credentials_refused: 'the last cloud refused its credentials',
+    cloud_unreachable: 'no cloud of the order can be reached',
+  }[code]
+  notes.blockers.push({ code, reason, next_try_at: at })
+}

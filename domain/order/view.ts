@@ -1,0 +1,134 @@
+/** What a decision about a launch order is made of, and what it says. */
+import type { OrderPolicy } from '../launch-order.ts'
+import type { AttemptError } from '../record.ts'
+
+export type OrderState =
+  | 'queued'
+  | 'launching'
+  | 'settling'
+  | 'running'
+  | 'held'
+  | 'compensating'
+  | 'cancelled'
+  | 'terminating'
+  | 'terminated'
+  | 'failed'
+export type ItemState =
+  | 'queued'
+  | 'claimed'
+  | 'creating'
+  | 'starting'
+  | 'running'
+  | 'failed'
+  | 'cancelled'
+  | 'terminated'
+export type AttemptState = 'open' | 'sent' | 'won' | 'lost' | 'unknown' | 'surplus'
+
+/** One launch attempt that is not over; times are real, in ms. */
+export interface AttemptView {
+  readonly id: string
+  readonly number: number
+  readonly cloud_id: string
+  readonly batch: number
+  readonly undo_batch: number | null
+  readonly state: AttemptState
+  readonly provider_id: string | null
+  readonly sends: number
+  readonly sent_at: number | null
+  readonly settle_at: number | null
+  readonly next_send_at: number | null
+  readonly error: AttemptError | null
+}
+
+export interface ItemView {
+  readonly id: string
+  readonly state: ItemState
+  readonly cloud_index: number
+  /** Attempts made so far, over ones included. */
+  readonly attempts: number
+  readonly next_attempt_at: number | null
+  readonly last_error: AttemptError | null
+  readonly instance_id: string
+  readonly instance_state: string
+  readonly instance_wish: 'run' | 'stop' | 'terminate'
+  /** Attempts that may still have, or come to have, a machine. */
+  readonly open: readonly AttemptView[]
+}
+
+export interface CloudView {
+  readonly id: string
+  readonly name: string
+  readonly enabled: boolean
+  readonly idempotency_tokens: boolean
+  readonly call_timeout_ms: number
+  /** When the last complete list of its machines was sent; null: never, or it cannot be reached now. */
+  readonly listed_at: number | null
+  /** How many more instances our own allocation admits; null: no limit. */
+  readonly free: number | null
+}
+
+export interface OrderView {
+  readonly state: OrderState
+  readonly policy: OrderPolicy
+  readonly at_least: number | null
+  readonly wish: 'run' | 'cancel' | 'terminate'
+  /** In order of preference. */
+  readonly clouds: readonly CloudView[]
+  readonly items: readonly ItemView[]
+  readonly next_batch: number
+  readonly next_undo_batch: number
+}
+
+export interface BlockerDecision {
+  readonly code:
+    | 'allocation_exhausted'
+    | 'cloud_disabled'
+    | 'cloud_unreachable'
+    | 'cloud_unseen'
+    | 'credentials_refused'
+    | 'create_unanswered'
+    | 'undo_unconfirmed'
+    | 'step_failing'
+  readonly reason: string
+  readonly next_try_at: number | null
+}
+
+export interface OrderDecision {
+  readonly state: OrderState
+  readonly partial: boolean
+  /** Rule that led to the state, for its cause. */
+  readonly rule: string
+  readonly reason: string
+  readonly blocker: BlockerDecision | null
+  /** New attempts, each committed before anything is sent. */
+  readonly open: readonly {
+    item_id: string
+    instance_id: string
+    number: number
+    cloud_id: string
+    cloud_index: number
+    batch: number
+  }[]
+  readonly items: readonly {
+    id: string
+    state: ItemState
+    cloud_index?: number
+    next_attempt_at?: number | null
+    error?: AttemptError | null
+  }[]
+  /** Instance changes that no observation brings: `pending` again after a failed boot, `failed`, `terminating`, `terminated`. */
+  readonly instances: readonly {
+    id: string
+    to: 'pending' | 'failed' | 'terminating' | 'terminated'
+    rule: string
+    reason: string
+  }[]
+  /** Attempts whose fate is settled here. `gone`: there never was, and never will be, a machine. */
+  readonly attempts: readonly { id: string; state: 'lost' | 'unknown' | 'surplus'; gone: boolean; reason: string }[]
+  readonly undo: readonly { attempt_id: string; undo_batch: number }[]
+  readonly create_batches: readonly { batch: number; cloud_id: string; count: number }[]
+  readonly delete_batches: readonly { undo_batch: number; cloud_id: string; count: number }[]
+  /** Real time in ms of the next moment at which something is due by itself. */
+  readonly due_at: number | null
+  readonly done: boolean
+}

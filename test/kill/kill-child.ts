@@ -1,0 +1,113 @@
+/**
+ * The service as a process that kills itself at a chosen point: before or after a commit, before or after a call to a
+ * cloud or a hook. Points are found by running, not listed: a commit is named by the store function it belongs to (from
+ * the stack), a call by method and path. Configuration in the environment as JSON, see `ChildConfiguration`.
+ */
+
+import { channel } from 'node:diagnostics_channel'
+import { appendFileSync } from 'node:fs'
+import { DefaultLogger, Runtime } from '@temporalio/worker'
+import pg from 'pg'
+import { pino } from 'pino'
+import { createEnvelope } from '../../store/envelope.ts'
+import { startService } from '../../worker/service.ts'
+
+export interface ChildConfiguration {
+  readonly database_url: string
+  readonly temporal_address: string
+  readonly namespace: string
+  readonly workflow_bundle: string
+  readonly master_key: string
+  readonly port: number
+  /** Every point that was passed is appended here, a line each. */
+  readonly points_file: string
+  /** Die here, at the n-th time (from 1). */
+  readonly die_at: { readonly point: string; readonly nth: number } | null
+}
+
+const configuration = JSON.parse(process.env.KILL_CHILD!) as ChildConfiguration
+let hits = 0
+
+/** Passes a point: writes it down, and dies there if that was asked for. */
+function pass(point: string): void {
+  appendFileSync(configuration.points_file, `${point}\n`)
+  if (configuration.die_at?.point !== point || ++hits < configuration.die_at.nth) return
+  process.kill(process.pid, 'SIGKILL')
+  for (;;); // the signal is on its way
+}
+
+const CHANGES = /^\s*(insert|update|delete|with)\b/i
+const STORE_FUNCTION = /at (?:async )?(?:Object\.)?([A-Za-z]+) \(.*\/store\/(?!database)([a-z-]+)\.ts/
+
+/** `orders.acceptOrder`: the store function nearest to the statement. */
+function siteOf(stack: string): string | null {
+  const frames = stack
+    .split('\n')
+    .map((line) => STORE_FUNCTION.exec(line))
+    .filter((match) => match !== null)
+  const outermost = frames.at(-1)
+  return outermost ? `${outermost[2]}.${outermost[1]}` : null
+}
+
+Error.stackTraceLimit = 60
+type Query = (...args: unknown[]) => unknown
+const prototype = pg.Client.prototype as unknown as { query: Query }
+const original = prototype.query
+const in_transaction = new WeakSet<object>()
+prototype.query = function query(this: object, ...args: unknown[]): unknown {
+  const [config] = args
+  const text = typeof config === 'string' ? config : String((config as { text?: string } | undefined)?.text ?? '')
+  if (/^(begin|start transaction)/i.test(text)) in_transaction.add(this)
+  const commits = /^commit/i.test(text) || (CHANGES.test(text) && !in_transaction.has(this))
+  if (/^(commit|rollback)/i.test(text)) in_transaction.delete(this)
+  const site = commits ? siteOf(new Error().stack ?? '') : null
+  if (!site) return original.apply(this, args)
+  pass(`commit ${site} before`)
+  const result = original.apply(this, args)
+  if (result instanceof Promise) {
+    return result.then((value: unknown) => {
+      pass(`commit ${site} after`)
+      return value
+    })
+  }
+  return result
+}
+
+// Calls of undici, which providers and hooks go by, tell of themselves.
+const calls = new WeakMap<object, string>()
+const nameOf = (request: { method: string; path: string }): string =>
+  `call ${request.method} ${request.path
+    .replace(/\?.*/, '')
+    .replace(/[0-9a-f]{8}-[0-9a-f-]{27}|i-[0-9a-f]+/g, ':id')
+    .replace(/\/clouds\/[^/]+/, '/clouds/:cloud')}`
+channel('undici:request:create').subscribe((message) => {
+  const { request } = message as { request: { method: string; path: string } }
+  calls.set(request, nameOf(request))
+  pass(`${nameOf(request)} before`)
+})
+channel('undici:request:headers').subscribe((message) => {
+  const { request } = message as { request: object }
+  const name = calls.get(request)
+  if (name) pass(`${name} after`)
+})
+
+Runtime.install({
+  shutdownSignals: [],
+  logger: new DefaultLogger('ERROR'),
+  telemetryOptions: { logging: { forward: {}, filter: 'ERROR' } },
+})
+const service = await startService({
+  role: 'all',
+  database_url: configuration.database_url,
+  temporal_address: configuration.temporal_address,
+  namespace: configuration.namespace,
+  port: configuration.port,
+  auth: 'token',
+  hook_allow: '127.0.0.0/8',
+  envelope: createEnvelope({ current: { id: 'test', key: Buffer.from(configuration.master_key, 'base64') } }),
+  log: pino({ level: process.env.HOLDFAST_TEST_LOG ?? 'silent' }, pino.destination(2)),
+  workflow_bundle: { codePath: configuration.workflow_bundle },
+})
+await service.engine!.ready
+process.stdout.write(`${JSON.stringify({ ready: true, url: service.url })}\n`)
+process.on('SIGTERM', () => void service.stop().then(() => process.exit(0)))
