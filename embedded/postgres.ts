@@ -247,20 +247,24 @@ async function endLeftovers(cluster: string): Promise<void> {
 }
 
 async function isReady(url: string): Promise<boolean> {
-  await using connection = await connect(url)
-  await connection.client.query('select 1')
+  await withClient(url, (client) => client.query('select 1'))
   return true
 }
 
 async function createDatabase(url: string): Promise<void> {
-  await using connection = await connect(url)
-  const { rowCount } = await connection.client.query('select from pg_database where datname = $1', [database])
-  if (!rowCount) await connection.client.query(`create database ${database}`)
+  await withClient(url, async (client) => {
+    const { rowCount } = await client.query('select from pg_database where datname = $1', [database])
+    if (!rowCount) await client.query(`create database ${database}`)
+  })
 }
 
-async function connect(url: string): Promise<{ client: pg.Client } & AsyncDisposable> {
+async function withClient(url: string, work: (client: pg.Client) => Promise<unknown>): Promise<void> {
   const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000 })
   client.on('error', () => {}) // the query in flight rejects; an idle one has nothing to tell
   await client.connect()
-  return { client, [Symbol.asyncDispose]: () => client.end() }
+  try {
+    await work(client)
+  } finally {
+    await client.end()
+  }
 }
