@@ -136,3 +136,30 @@ export function findInstance(db: Kysely<Tables>, project_id: string, instance_id
     .where('instances.project_id', '=', project_id)
     .executeTakeFirst()
 }
+
+/** Instances of a project, newest first. */
+export function listInstances(
+  db: Kysely<Tables>,
+  project_id: string,
+  query: {
+    readonly order_id?: string | undefined
+    readonly deployment_id?: string | undefined
+    readonly state?: string | undefined
+    readonly before?: string | undefined
+    readonly limit: number
+  },
+) {
+  let rows = db
+    .selectFrom('instances')
+    .leftJoin('clouds', 'clouds.id', 'instances.cloud_id')
+    .selectAll('instances')
+    .select('clouds.name as cloud')
+    .where('instances.project_id', '=', project_id)
+    .orderBy('instances.id', 'desc')
+    .limit(query.limit)
+  if (query.before) rows = rows.where('instances.id', '<', query.before)
+  if (query.order_id) rows = rows.where('instances.order_id', '=', query.order_id)
+  if (query.deployment_id) rows = rows.where('instances.deployment_id', '=', query.deployment_id)
+  if (query.state) rows = rows.where(sql`instances.state`, '=', query.state)
+  return rows.execute()
+}

@@ -1,0 +1,56 @@
+/** What every route can reach: the process's parts, and who asks. */
+import type { OpenAPIHono } from '@hono/zod-openapi'
+import type { Context } from 'hono'
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import type { AllowList } from '../domain/hook-address.ts'
+import type { Role } from '../domain/record.ts'
+import type { Store } from '../store/database.ts'
+import type { Envelope } from '../store/envelope.ts'
+import type { Hints } from '../store/hints.ts'
+import type { AcceptedOrder, Caller } from '../store/orders.ts'
+
+export interface Health {
+  readonly postgres: boolean
+  readonly temporal: boolean
+  readonly draining: boolean
+}
+
+/** What the composition root hands to the API. */
+export interface ApiDeps {
+  readonly store: Store
+  /** Wakes event streams; without it they look by themselves. */
+  readonly hints?: Hints
+  readonly envelope: Envelope
+  readonly hook_allow: AllowList
+  /** `none` (loopback only): everyone is operator of project `default`. */
+  readonly auth: 'token' | 'none'
+  /** Names of the cloud types this installation has adapters for. */
+  readonly providers: readonly string[]
+  readonly health: () => Promise<Health>
+  readonly metrics: Registry
+  readonly log: Logger
+  /** Called with an order just accepted here, so that its flow may be started at once. */
+  readonly onAccepted?: (accepted: AcceptedOrder) => void
+}
+
+/** Who asks, as the token says. */
+export interface Identity {
+  readonly project_id: string
+  readonly user_id: string
+  readonly role: Role
+  readonly grants: readonly string[]
+}
+
+export interface ApiEnv {
+  Variables: { deps: ApiDeps; request_id: string; identity: Identity }
+}
+
+export type Api = OpenAPIHono<ApiEnv>
+export type ApiContext = Context<ApiEnv>
+
+/** The asker in the words of the store. */
+export function callerOf(c: ApiContext): Caller {
+  const { project_id, user_id } = c.get('identity')
+  return { project_id, user_id, request_id: c.get('request_id') }
+}

@@ -1,0 +1,151 @@
+/** Clouds as the native wire shows and takes them. */
+import { z } from '@hono/zod-openapi'
+import type { listOrphans, ShownCloud } from '../../store/clouds.ts'
+import {
+  decodeCursor,
+  ErrorOut,
+  encodeCursor,
+  fields,
+  Int4,
+  iso,
+  isoOrNull,
+  MomentOut,
+  Next,
+  page,
+  Word,
+} from '../schemas.ts'
+
+const NAMES_MAX = 500
+const SETTINGS_BYTES_MAX = 65_536
+
+export const Cloud = z
+  .strictObject({
+    id: z.string(),
+    href: z.string(),
+    name: z.string(),
+    provider: z.string(),
+    endpoint: z.string().nullable().openapi({ description: 'For operators.' }),
+    credential: z.boolean().openapi({ description: 'Whether there is one; it is never shown.' }),
+    settings: z.record(z.string(), z.unknown()).nullable().openapi({ description: 'For operators.' }),
+    sizes: z.record(z.string(), z.string()).openapi({ description: 'Our name to the name at the cloud.' }),
+    images: z.record(z.string(), z.string()),
+    priority: z.int(),
+    enabled: z.boolean(),
+    allocation: z.int().nullable().openapi({ description: 'Instances at most; null: no limit of ours.' }),
+    allocation_used: z.int(),
+    source: z.enum(['api', 'file']),
+    state: z.enum(['unknown', 'ok', 'unreachable', 'refused']),
+    stale_since: MomentOut.nullable(),
+    last_error: ErrorOut.nullable(),
+    sequence: z.int(),
+    created_at: MomentOut,
+  })
+  .openapi('Cloud')
+
+const Names = z
+  .record(z.string().min(1).max(200), z.string().min(1).max(500))
+  .refine((names) => Object.keys(names).length <= NAMES_MAX, { error: `has more than ${NAMES_MAX} names` })
+
+const shape = {
+  endpoint: z
+    .url({ protocol: /^https?$/, error: 'is not an http or https address' })
+    .max(2_000)
+    .refine((text) => !URL.canParse(text) || new URL(text).username === '', { error: 'must not hold a user name' }),
+  credential: z.string().min(1).max(65_536).openapi({ description: 'Kept sealed and never shown.' }),
+  settings: z
+    .record(z.string(), z.unknown())
+    .refine((value) => Buffer.byteLength(JSON.stringify(value)) <= SETTINGS_BYTES_MAX, { error: 'is too long' }),
+  sizes: Names,
+  images: Names,
+  priority: z.int().min(-1_000_000).max(1_000_000),
+  enabled: z.boolean(),
+  allocation: Int4.min(0).nullable(),
+} as const
+
+export const CloudInput = fields({
+  name: Word,
+  provider: z.string().max(100),
+  endpoint: shape.endpoint,
+  credential: shape.credential.optional(),
+  settings: shape.settings.default({}),
+  sizes: shape.sizes.default({}),
+  images: shape.images.default({}),
+  priority: shape.priority.default(0),
+  enabled: shape.enabled.default(true),
+  allocation: shape.allocation.default(null),
+}).openapi('CloudInput')
+
+export const CloudChange = fields({
+  endpoint: shape.endpoint.optional(),
+  credential: shape.credential.optional(),
+  settings: shape.settings.optional(),
+  sizes: shape.sizes.optional(),
+  images: shape.images.optional(),
+  priority: shape.priority.optional(),
+  enabled: shape.enabled.optional(),
+  allocation: shape.allocation.optional(),
+}).openapi('CloudChange')
+
+export const Grant = z.strictObject({ cloud: z.string(), project: z.string() }).openapi('CloudGrant')
+
+/** What only operators see is null for others. */
+export const renderCloud = (row: ShownCloud, operator: boolean): z.infer<typeof Cloud> => ({
+  id: row.id,
+  href: `/api/clouds/${row.name}`,
+  name: row.name,
+  provider: row.provider,
+  endpoint: operator ? row.endpoint : null,
+  credential: row.credential_id !== null,
+  settings: operator ? row.settings : null,
+  sizes: row.sizes,
+  images: row.images,
+  priority: row.priority,
+  enabled: row.enabled,
+  allocation: row.allocation,
+  allocation_used: row.allocation_used,
+  source: row.source,
+  state: row.state,
+  stale_since: isoOrNull(row.stale_since),
+  last_error: row.last_error,
+  sequence: row.sequence,
+  created_at: iso(row.created_at),
+})
+
+// Orphans ------------------------------------------------------------------------------------------------------------
+
+const Orphan = z
+  .strictObject({
+    provider_id: z.string(),
+    tag: z.string().nullable(),
+    raw_state: z.string(),
+    first_seen_at: MomentOut,
+    last_seen_at: MomentOut,
+    tombstone: z.record(z.string(), z.unknown()).nullable().openapi({ description: 'Who gave it up, and when.' }),
+  })
+  .openapi('Orphan')
+
+export const OrphansQuery = fields(page)
+export const OrphansPage = z.strictObject({ orphans: z.array(Orphan), next: Next })
+
+type OrphanRow = Awaited<ReturnType<typeof listOrphans>>[number]
+
+/** A page of orphans, by the cloud's own ids. */
+export async function renderOrphans(
+  { limit, cursor }: { limit: number; cursor?: string | undefined },
+  read: (page: { limit: number; after?: string | undefined }) => Promise<OrphanRow[]>,
+): Promise<z.infer<typeof OrphansPage>> {
+  const after = cursor === undefined ? undefined : decodeCursor('orphans', /^[^\0]+$/, cursor)
+  const rows = await read({ limit: limit + 1, after })
+  const shown = rows.slice(0, limit)
+  return {
+    orphans: shown.map(({ provider_id, tag, raw_state, first_seen_at, last_seen_at, tombstone }) => ({
+      provider_id,
+      tag,
+      raw_state,
+      first_seen_at: iso(first_seen_at),
+      last_seen_at: iso(last_seen_at),
+      tombstone,
+    })),
+    next: rows.length > limit ? encodeCursor('orphans', shown.at(-1)!.provider_id) : null,
+  }
+}
