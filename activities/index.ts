@@ -6,12 +6,16 @@ import { guarded } from './failures.ts'
 import { createInstanceActivities, type InstanceActivitiesNeeds } from './instances.ts'
 import { createWatchActivities } from './watch.ts'
 
-export type ActivitiesNeeds = InstanceActivitiesNeeds & DeliveryActivitiesNeeds
+export type ActivitiesNeeds = InstanceActivitiesNeeds &
+  DeliveryActivitiesNeeds & {
+    /** Told of every error nobody expected. */
+    readonly onBug: (activity: string, error: unknown) => void
+  }
 
 /** Makes the activities of one worker process. */
 export function createActivities(needs: ActivitiesNeeds) {
   const { store } = needs
-  return guarded({
+  const activities = {
     ...createInstanceActivities(needs),
     ...createWatchActivities(needs),
     ...createDeliveryActivities(needs),
@@ -25,7 +29,8 @@ export function createActivities(needs: ActivitiesNeeds) {
       await dropOld(store)
       return woken
     },
-  })
+  }
+  return guarded(activities, needs.onBug)
 }
 
 export type Activities = ReturnType<typeof createActivities>

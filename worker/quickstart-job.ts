@@ -1,6 +1,7 @@
 /** The quickstart's job, done over HTTP like any caller's: what it asks for, and whether all of it came about. */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 
 type Json = Record<string, unknown>
 
@@ -58,6 +59,7 @@ export async function startJob(
 ): Promise<Job> {
   const example = async <T>(file: string): Promise<T> => JSON.parse(await readFile(join(examples, file), 'utf8')) as T
   await clearEarlier(api)
+  await endEarlierOrders(api)
   const clouds = await example<Record<string, CloudExample>>('clouds.json')
   for (const [name, cloud] of Object.entries(clouds)) await openCloud(api, simulated_url, name, cloud)
   const { hook } = await api.call<{ hook: { id: string; secret: string } }>('POST', '/api/hooks', {
@@ -85,11 +87,20 @@ export async function startJob(
 const MARK = 'quickstart'
 
 async function clearEarlier(api: HoldfastApi): Promise<void> {
-  const { hooks } = await api.call<{ hooks: { id: string; description: string | null }[] }>(
-    'GET',
-    '/api/hooks?limit=100',
-  )
+  const { hooks } = await api.call<{ hooks: { id: string; description: string | null }[] }>('GET', '/api/hooks')
   for (const hook of hooks) if (hook.description === MARK) await api.call('DELETE', `/api/hooks/${hook.id}`)
+}
+
+/** Machines of earlier runs would fill the small cloud. */
+async function endEarlierOrders(api: HoldfastApi): Promise<void> {
+  const { launch_orders } = await api.call<{ launch_orders: Shown[] }>('GET', '/api/launch-orders?limit=100')
+  const open = launch_orders.filter((order) => order.name === 'web' && order.state === 'running')
+  for (const order of open) await api.call('DELETE', `/api/launch-orders/${order.id}`)
+  for (const order of open) {
+    for (let state = ''; state !== 'terminated'; await delay(100)) {
+      state = (await api.call<{ launch_order: Shown }>('GET', `/api/launch-orders/${order.id}`)).launch_order.state
+    }
+  }
 }
 
 async function openCloud(api: HoldfastApi, simulated_url: string, name: string, cloud: CloudExample): Promise<void> {
@@ -149,7 +160,7 @@ export async function jobState(job: Job): Promise<JobState> {
   }
   const { deliveries } = await api.call<{ deliveries: { state: string }[] }>(
     'GET',
-    `/api/deliveries?hook=${job.hook_id}&limit=100`,
+    `/api/deliveries?hook_id=${job.hook_id}&limit=100`,
   )
   const report = (await (await fetch(`${job.receiver_url}/report`)).json()) as {
     received: number

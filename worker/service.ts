@@ -72,6 +72,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       installation_id,
       allow,
       user_agent: USER_AGENT,
+      onBug: (activity, err) => log.error({ err, activity }, 'an activity failed unexpectedly'),
     })
     engine = startEngineSide({
       store,
