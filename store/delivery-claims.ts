@@ -1,11 +1,11 @@
 /**
  * Claims: which delivery may be sent now, and by whom. Per hook and resource only the lowest open sequence may be sent,
- * and only when nothing of that resource is in flight to that hook: that is the order we promise.
+ * its head: that is the order we promise.
  *
  * A sender claims with its shard's epoch, which it raises when it starts: what an older epoch left in flight has an
  * unknown outcome and is sent again at once. A lane claims with 0; its own plan knows what it has in flight.
  */
-import { type Kysely, sql } from 'kysely'
+import { type Kysely, type RawBuilder, sql } from 'kysely'
 import { laneWorkflowId } from '../domain/workflow-ids.ts'
 import { type Store, type Trx, write } from './database.ts'
 import { type Claimed, LANE_CLAIM, type Outcome, storeOutcomes } from './delivery-outcomes.ts'
@@ -37,6 +37,27 @@ const HEAD = sql`${CLAIMED},
   (select coalesce(array_agg(sealed order by created_at desc), '{}') from hook_secrets
     where hook_id = hooks.id and (expires_at is null or expires_at > clock_timestamp())) as sealed_secrets`
 const OPEN = sql`('pending', 'in_flight', 'waiting', 'parked')`
+
+/** Resources of one hook that are looked at; beyond, they come when these are done. */
+const HEADS_MAX = 2_000
+
+/**
+ * The head of each resource of some hooks, as a recursive table `heads`: it goes from resource to resource in the index
+ * of open deliveries, so that a deep backlog behind a head costs nothing, whatever the planner's statistics say.
+ */
+export function headsOf(which_hooks: RawBuilder<unknown>): RawBuilder<unknown> {
+  const columns = sql`id, hook_id, resource_type, resource_id, state, next_attempt_at`
+  const next = sql`order by resource_type, resource_id, sequence limit 1`
+  return sql`heads as (
+    select head.*, hooks.in_flight_max, 1 as place from hooks cross join lateral (
+      select ${columns} from deliveries where hook_id = hooks.id and state in ${OPEN} ${next}) head
+    where ${which_hooks}
+    union all
+    select head.*, heads.in_flight_max, heads.place + 1 from heads cross join lateral (
+      select ${columns} from deliveries where hook_id = heads.hook_id and state in ${OPEN}
+        and (resource_type, resource_id) > (heads.resource_type, heads.resource_id) ${next}) head
+    where heads.place < ${HEADS_MAX})`
+}
 
 /** Starts a new epoch of a shard and settles what older ones left. Returns the epoch. */
 export async function beginShard(store: Store, shard: number): Promise<number> {
@@ -97,17 +118,11 @@ export function unknownOutcome(claimed: Claimed): Outcome {
  */
 export async function claimHeads(db: Kysely<Tables>, shard: number, epoch: number, room: number): Promise<Head[]> {
   const { rows } = await sql<Head>`
-    with open as (
-      select deliveries.id, deliveries.hook_id, deliveries.state, deliveries.next_attempt_at, hooks.in_flight_max,
-        row_number() over resource as place,
-        bool_or(deliveries.state = 'in_flight') over (partition by deliveries.hook_id, resource_type, resource_id) as busy
-      from hooks join deliveries on deliveries.hook_id = hooks.id
-      where hooks.shard = ${shard} and hooks.state = 'active' and hooks.owner = 'sender' and deliveries.state in ${OPEN}
-      window resource as (partition by deliveries.hook_id, resource_type, resource_id order by deliveries.sequence)),
+    with recursive ${headsOf(sql`hooks.shard = ${shard} and hooks.state = 'active' and hooks.owner = 'sender'`)},
+    counted as (select *, count(*) filter (where state = 'in_flight') over (partition by hook_id) as in_flight from heads),
     ready as (
-      select id, in_flight_max, row_number() over (partition by hook_id order by id) as turn,
-        (select count(*) from open as flying where flying.hook_id = open.hook_id and flying.state = 'in_flight') as in_flight
-      from open where place = 1 and not busy and next_attempt_at <= (select record_now())),
+      select id, in_flight, in_flight_max, row_number() over (partition by hook_id order by id) as turn
+      from counted where state <> 'in_flight' and next_attempt_at <= (select record_now())),
     chosen as materialized (
       select id from ready where turn + in_flight <= in_flight_max order by turn, id limit ${room})
     update deliveries set state = 'in_flight', reason = null, claim = fence.epoch, sends = sends + 1
@@ -157,8 +172,8 @@ export async function claimForLane(trx: Trx, hook_id: string, delivery_id: numbe
   const { rows: found } = await sql<{ state: string; blocked: boolean; wait_ms: number }>`
     select state, greatest(0, ceil(extract(epoch from next_attempt_at - record_now()) * 1000))::int as wait_ms,
       exists (select from deliveries as other where other.hook_id = mine.hook_id and other.resource_type = mine.resource_type
-        and other.resource_id = mine.resource_id and other.id <> mine.id and other.state in ${OPEN}
-        and (other.sequence < mine.sequence or other.state = 'in_flight')) as blocked
+        and other.resource_id = mine.resource_id and other.sequence < mine.sequence
+        and other.state in ${OPEN}) as blocked
     from deliveries as mine where id = ${delivery_id} and hook_id = ${hook_id}`.execute(trx)
   const mine = found[0]
   if (!mine || !['pending', 'waiting', 'parked'].includes(mine.state)) {

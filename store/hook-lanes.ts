@@ -5,7 +5,7 @@
 import { sql } from 'kysely'
 import { laneWorkflowId } from '../domain/workflow-ids.ts'
 import { type Store, type Trx, write } from './database.ts'
-import { unknownOutcome } from './delivery-claims.ts'
+import { headsOf, unknownOutcome } from './delivery-claims.ts'
 import { type Claimed, LANE_CLAIM, storeOutcomes } from './delivery-outcomes.ts'
 import type { Hook } from './hooks.ts'
 import { answerWakes, wake } from './outbox.ts'
@@ -18,6 +18,8 @@ const RETRIES_SHARE = 0.2
 const ATTENDED = '1 s'
 /** A wake that was queued is given so long to arrive before the next. */
 const WAKE_SPACING = '2 s'
+
+const OPEN = sql`('pending', 'in_flight', 'waiting', 'parked')`
 
 export interface LaneStep {
   readonly delivery_id: number
@@ -36,13 +38,27 @@ export interface LanePlan {
   readonly details: string
 }
 
-interface OpenRow extends Claimed {
+/** The lowest open delivery of a resource. */
+interface LaneHead {
+  readonly delivery_id: number
   readonly state: string
   readonly reason: string | null
-  readonly first: boolean
-  readonly busy: boolean
+  readonly trigger: string
+  readonly attempts: number
+  readonly unknown_in_row: number
   readonly wait_ms: number
 }
+
+interface LaneCounts {
+  readonly paused_ms: number
+  readonly open: number
+  readonly waiting: number
+  /** Any that failed before, or waits: as long as there is one the hook stays in its lane. */
+  readonly troubled: boolean
+}
+
+/** Beyond so many, "how many are open" is not counted further. */
+const COUNTED_MAX = 1_000
 
 /** Plans a lane. `running`: the deliveries whose attempt the lane has under way; others of it in flight were lost. */
 export async function planLane(store: Store, hook_id: string, running: readonly number[]): Promise<LanePlan> {
@@ -53,17 +69,12 @@ export async function planLane(store: Store, hook_id: string, running: readonly 
     if (!hook) return nothing('the hook is gone')
     if (hook.state !== 'active') return nothing(`the hook is ${hook.state}`)
     if (hook.owner === 'sender') return nothing('handed back to the sender')
-    const open = await readOpen(trx, hook)
-    const { rows } = await sql<{ paused_ms: number }>`
-      select greatest(0, ceil(extract(epoch from ${hook.paused_until}::timestamptz - record_now()) * 1000))::int as paused_ms`.execute(
-      trx,
-    )
-    const paused_ms = rows[0]!.paused_ms ?? 0
-    if (!paused_ms && open.every((row) => row.attempts === 0 && row.state !== 'waiting')) {
+    const counts = await readCounts(trx, hook)
+    if (!counts.paused_ms && !counts.troubled) {
       await trx.updateTable('hooks').set({ owner: 'sender', attended_until: null }).where('id', '=', hook_id).execute()
       return nothing('handed back to the sender')
     }
-    const plan = decideLane(hook, open, running, paused_ms)
+    const plan = decideLane(hook, await readHeads(trx, hook_id), running, counts)
     const attended = plan.steps.length + running.length > 0
     await sql`update hooks set attended_until = case when ${attended} then clock_timestamp() + ${ATTENDED}::interval end
       where id = ${hook_id} and (${attended} or attended_until is not null)`.execute(trx)
@@ -85,52 +96,55 @@ async function settleLost(trx: Trx, hook_id: string, running: readonly number[])
   )
 }
 
-async function readOpen(trx: Trx, hook: Hook): Promise<OpenRow[]> {
-  const { rows } = await sql<OpenRow>`
-    select id as delivery_id, hook_id, claim, sends as number, trigger, attempts, unknown_in_row, state, reason,
-      row_number() over (partition by resource_type, resource_id order by sequence) = 1 as first,
-      bool_or(state = 'in_flight') over (partition by resource_type, resource_id) as busy,
+async function readCounts(trx: Trx, hook: Hook): Promise<LaneCounts> {
+  const { rows } = await sql<LaneCounts>`
+    select greatest(0, ceil(extract(epoch from ${hook.paused_until}::timestamptz - record_now()) * 1000))::int as paused_ms,
+      count(*) as open, count(*) filter (where state = 'waiting') as waiting,
+      exists (select from deliveries where hook_id = ${hook.id} and state in ${OPEN}
+        and (state = 'waiting' or attempts > 0)) as troubled
+    from (select state from deliveries where hook_id = ${hook.id} and state in ${OPEN} limit ${COUNTED_MAX}) counted`.execute(
+    trx,
+  )
+  return { ...rows[0]!, paused_ms: rows[0]!.paused_ms ?? 0 }
+}
+
+async function readHeads(trx: Trx, hook_id: string): Promise<LaneHead[]> {
+  const { rows } = await sql<LaneHead>`
+    with recursive ${headsOf(sql`hooks.id = ${hook_id}`)}
+    select id as delivery_id, deliveries.state, reason, trigger, attempts, unknown_in_row,
       -- At most a day, so that it fits an int: nothing is planned further ahead.
-      greatest(0, least(86400000, ceil(extract(epoch from next_attempt_at - now.at) * 1000)))::int as wait_ms
-    from deliveries, (select record_now() as at) now
-    where hook_id = ${hook.id} and state in ('pending', 'in_flight', 'waiting', 'parked')
-    order by id`.execute(trx)
+      greatest(0, least(86400000, ceil(extract(epoch from deliveries.next_attempt_at - now.at) * 1000)))::int as wait_ms
+    from heads join deliveries using (id), (select record_now() as at) now order by id`.execute(trx)
   return rows
 }
 
-function decideLane(hook: Hook, open: readonly OpenRow[], running: readonly number[], paused_ms: number): LanePlan {
-  const in_flight = open.filter((row) => row.state === 'in_flight')
-  const heads = open.filter((row) => row.first && !row.busy && !running.includes(row.delivery_id))
+function decideLane(hook: Hook, heads: readonly LaneHead[], running: readonly number[], counts: LaneCounts): LanePlan {
+  const in_flight = heads.filter((head) => head.state === 'in_flight' || running.includes(head.delivery_id))
+  const ready = heads.filter((head) => !in_flight.includes(head))
   // A pause holds up everything but what a person asks for.
-  const wait_of = (row: OpenRow): number => Math.max(row.wait_ms, row.trigger === 'manual' ? 0 : paused_ms)
-  const due = heads.filter((row) => wait_of(row) === 0)
-  const room = Math.max(
-    0,
-    Math.min(LANE_IN_FLIGHT_MAX, hook.in_flight_max) - Math.max(in_flight.length, running.length),
-  )
-  const first_attempts = due.filter((row) => row.attempts === 0)
-  const retries = due.filter((row) => row.attempts > 0)
-  const retries_running = in_flight.filter((row) => row.attempts > 0).length
-  const retries_max = first_attempts.length
-    ? Math.max(
-        0,
-        Math.max(1, Math.floor(RETRIES_SHARE * Math.min(LANE_IN_FLIGHT_MAX, hook.in_flight_max))) - retries_running,
-      )
-    : room
-  const chosen = [...retries.slice(0, retries_max), ...first_attempts].slice(0, room)
+  const wait_of = (head: LaneHead): number => Math.max(head.wait_ms, head.trigger === 'manual' ? 0 : counts.paused_ms)
+  const due = ready.filter((head) => wait_of(head) === 0)
+  const places = Math.min(LANE_IN_FLIGHT_MAX, hook.in_flight_max)
+  const room = Math.max(0, places - Math.max(in_flight.length, running.length))
+  const first_attempts = due.filter((head) => head.attempts === 0)
+  const retries = due.filter((head) => head.attempts > 0)
+  const retries_running = in_flight.filter((head) => head.attempts > 0).length
+  const retries_max = first_attempts.length ? Math.max(1, Math.floor(RETRIES_SHARE * places)) - retries_running : room
+  const chosen = [...retries.slice(0, Math.max(0, retries_max)), ...first_attempts].slice(0, room)
   const steps = chosen.map(
     (row): LaneStep => ({ delivery_id: row.delivery_id, attempt: row.attempts + 1, why: whyNow(row) }),
   )
-  const later = heads.filter((row) => wait_of(row) > 0)
+  const later = ready.filter((head) => wait_of(head) > 0)
   const sleep_ms = later.length ? Math.min(...later.map(wait_of)) : null
-  const waiting = open.filter((row) => row.state === 'waiting').length
   const next = sleep_ms === null ? 'when an attempt ends' : `in ${(sleep_ms / 1000).toFixed(1)} s`
-  const why = paused_ms ? 'the receiver asked for a pause' : later.find((row) => wait_of(row) === sleep_ms)?.reason
-  const details = `${open.length} open (${waiting} waiting, ${in_flight.length + steps.length} in flight), next ${next}${why ? `: ${why}` : ''}`
+  const why = counts.paused_ms
+    ? 'the receiver asked for a pause'
+    : later.find((row) => wait_of(row) === sleep_ms)?.reason
+  const details = `${counts.open}${counts.open === COUNTED_MAX ? ' or more' : ''} open (${counts.waiting} waiting, ${in_flight.length + steps.length} in flight), next ${next}${why ? `: ${why}` : ''}`
   return { steps, sleep_ms, done: false, details }
 }
 
-function whyNow(row: OpenRow): string {
+function whyNow(row: LaneHead): string {
   if (row.trigger === 'manual') return 'asked for by a person'
   if (row.unknown_in_row > 0) return 'the last attempt was lost'
   return row.attempts > 0 ? `retry by ${row.reason ?? 'schedule'}` : 'first attempt'
@@ -147,9 +161,7 @@ export async function wakeLanes(store: Store, shard: number): Promise<void> {
       and (paused_until is null or paused_until <= record_now())
       and exists (select from deliveries as head where head.hook_id = hooks.id and head.state in ('pending', 'parked')
         and not exists (select from deliveries as other where other.hook_id = head.hook_id
-          and other.resource_type = head.resource_type and other.resource_id = head.resource_id and other.id <> head.id
-          and other.state in ('pending', 'in_flight', 'waiting', 'parked')
-          and (other.sequence < head.sequence or other.state = 'in_flight')))`
+          and other.resource_type = head.resource_type and other.resource_id = head.resource_id and other.sequence < head.sequence and other.state in ${OPEN}))`
   const { rows } = await sql<{ id: string }>`select id from hooks where ${idle}`.execute(store.db)
   if (!rows.length) return
   await write(store, async (trx) => {
