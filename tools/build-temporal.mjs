@@ -77,10 +77,13 @@ export async function buildTemporal(say, signal) {
 async function compile(binary, progress_file, say, signal) {
   signal?.throwIfAborted()
   const unfinished = `${binary}.${process.pid}`
+  // An interrupted `go` may leave its work folder, some hundred megabytes.
+  const work = `${unfinished}.work`
+  mkdirSync(work)
   // A process group of its own, so that an end reaches the compilers that `go` starts.
   const go = spawn('go', ['build', '-v', '-mod=readonly', '-buildvcs=false', ...build_flags, '-o', unfinished, '.'], {
     cwd: sources,
-    env: { ...process.env, CGO_ENABLED: '0', GOWORK: 'off' },
+    env: { ...process.env, CGO_ENABLED: '0', GOWORK: 'off', GOTMPDIR: work },
     stdio: ['ignore', 'ignore', 'pipe'],
     detached: true,
   })
@@ -118,10 +121,11 @@ async function compile(binary, progress_file, say, signal) {
     clearInterval(ticker)
     signal?.removeEventListener('abort', end)
     rmSync(unfinished, { force: true })
+    rmSync(work, { recursive: true, force: true, maxRetries: 5 })
   }
 }
 
-/** `go` removes its work folder when interrupted; what does not listen within a second is killed. */
+/** What does not listen within a second is killed. */
 function endGroup(child) {
   const send = (name) => {
     try {

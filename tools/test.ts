@@ -1,6 +1,6 @@
 /** Runs vitest with the given arguments and closes with one line that programs can read: `N passed, N failed`. */
 import { spawn } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,7 +15,13 @@ interface Results {
   readonly testResults: readonly { readonly status: string; readonly assertionResults: readonly { status: string }[] }[]
 }
 
-const folder = await mkdtemp(join(tmpdir(), 'holdfast-results-'))
+/** Everything the tests write; PostgreSQL's own user must be able to enter it when we are root. */
+const folder = await mkdtemp(join(tmpdir(), 'holdfast-test-'))
+await chmod(folder, 0o755)
+process.env.HOLDFAST_TEST_FOLDER = folder
+const interrupts = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+/** Interrupted, vitest ends at once; what it has left is ended here. */
+let interrupted = false
 try {
   const file = join(folder, 'results.json')
   const code = await run([
@@ -28,18 +34,30 @@ try {
   process.stdout.write(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}\n`)
   process.exitCode = code !== 0 ? code : failed > 0 || passed === 0 ? 1 : 0
 } finally {
-  await rm(folder, { recursive: true, force: true })
+  if (interrupted) await run([join(root, 'test/support/clean-up.ts'), folder])
+  await rm(folder, { recursive: true, force: true, maxRetries: 5 })
 }
 
-/** Resolves with the exit code; signals go on to vitest, which ends the processes the tests share. */
+/** Resolves with the exit code; signals go on to the program. */
 async function run(args: readonly string[]): Promise<number> {
   const child = spawn(process.execPath, args, { stdio: 'inherit' })
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => child.kill(name))
-  return new Promise((resolve, reject) => {
-    child.once('error', reject)
-    child.once('exit', (code) => resolve(code ?? 1))
-  })
+  const forward = (name: NodeJS.Signals) => {
+    interrupted = true
+    child.kill(name)
+  }
+  for (const name of interrupts) process.on(name, forward)
+  try {
+    return await new Promise((resolve, reject) => {
+      child.once('error', reject)
+      child.once('exit', (code) => resolve(code ?? 1))
+    })
+  } finally {
+    // Kept until the next program runs: a second Ctrl-C must not cut the clean-up short.
+    for (const name of interrupts) process.on(name, ignore).removeListener(name, forward)
+  }
 }
+
+function ignore(): void {}
 
 async function readResults(file: string): Promise<Results | null> {
   try {

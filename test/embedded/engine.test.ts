@@ -19,7 +19,7 @@ const root = fileURLToPath(new URL('../../', import.meta.url))
 const folders: string[] = []
 
 async function dataFolder(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'holdfast-engine-'))
+  const folder = await mkdtemp(join(process.env.HOLDFAST_TEST_FOLDER ?? tmpdir(), 'engine-'))
   await chmod(folder, 0o755) // PostgreSQL's own user must be able to enter it when we are root
   folders.push(folder)
   return folder

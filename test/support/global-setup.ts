@@ -31,7 +31,7 @@ const workflows = fileURLToPath(new URL('../../workflows/index.ts', import.meta.
 
 /** Starts what all tests share and returns its end. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const data = await mkdtemp(join(tmpdir(), 'holdfast-test-'))
+  const data = await mkdtemp(join(process.env.HOLDFAST_TEST_FOLDER ?? tmpdir(), 'shared-'))
   await chmod(data, 0o755) // PostgreSQL's own user must be able to enter it when we are root
   const given_up = new AbortController()
   const room: Room = {
@@ -52,7 +52,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     })()
     return ending
   }
-  // vitest skips the teardown when it is interrupted.
+  // vitest skips the teardown when it is interrupted; `npm test` looks for what is left then as well.
   const interrupted = (name: NodeJS.Signals) => void end().finally(() => process.exit(name === 'SIGINT' ? 130 : 143))
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.prependListener(name, interrupted)
 
