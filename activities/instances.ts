@@ -135,7 +135,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
           machines.map((machine) => remove(provider, { ...machine, provider_id: machine.provider_id! }, cancelled)),
           (outcomes) => {
             gone += outcomes.filter((outcome) => outcome.gone_at !== null).length
-            return patiently(() => storeGone(store, order_id, outcomes), cancelled)
+            return patiently(() => storeGone(store, order_id, outcomes, true), cancelled)
           },
         )
         return gone
@@ -157,7 +157,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
           { attempt_id: machine.attempt_id, provider_id: machine.provider_id! },
           cancelled,
         )
-        await patiently(() => storeGone(store, machine.order_id, [outcome]), cancelled)
+        await patiently(() => storeGone(store, machine.order_id, [outcome], false), cancelled)
         return outcome.gone_at !== null
       } finally {
         stop()

@@ -290,7 +290,10 @@ export interface DeleteOutcome {
 /** A deletion that is not confirmed is asked for again after this long. */
 const UNDO_RETRY_MS = 2_000
 
-/** Stores what deletions came to. The instance ends with the machine it was bound to. */
+/**
+ * Stores what deletions came to. The instance ends with the machine it was bound to. `by_order`: a step of its order's
+ * flow, which looks again by itself when the step ends.
+ */
 export async function storeGone(store: Store, order_id: string, outcomes: readonly DeleteOutcome[]): Promise<void> {
   if (!outcomes.length) return
   await write(store, async (trx) => {
@@ -347,7 +350,7 @@ export async function storeGone(store: Store, order_id: string, outcomes: readon
         {
           target: orderWorkflowId(order_id),
           project_id: order.project_id,
-          delay_ms: ATTENDED_MS,
+          delay_ms: by_order ? ATTENDED_MS : 0,
         },
       ])
   })

@@ -19,13 +19,6 @@ import { CloudControl } from '../providers/simulated-control.ts'
 import { type ApiClient, openApiClient } from './api-client.ts'
 import { type FreshStore, freshStore } from './database.ts'
 
-declare module 'vitest' {
-  interface ProvidedContext {
-    temporal_address: string
-    workflow_bundle: string
-  }
-}
-
 export interface HarnessOptions {
   readonly worker_options?: EngineSideNeeds['worker_options']
 }
@@ -104,7 +97,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       hook_allow: '127.0.0.0/8',
       envelope,
       log,
-      workflow_bundle: { codePath: inject('workflow_bundle') },
+      workflow_bundle: { codePath: inject('workflow_bundle')! },
       ...(options.worker_options ? { worker_options: options.worker_options } : {}),
     })
   let service = await start()
