@@ -294,7 +294,12 @@ const UNDO_RETRY_MS = 2_000
  * Stores what deletions came to. The instance ends with the machine it was bound to. `by_order`: a step of its order's
  * flow, which looks again by itself when the step ends.
  */
-export async function storeGone(store: Store, order_id: string, outcomes: readonly DeleteOutcome[]): Promise<void> {
+export async function storeGone(
+  store: Store,
+  order_id: string,
+  outcomes: readonly DeleteOutcome[],
+  by_order: boolean,
+): Promise<void> {
   if (!outcomes.length) return
   await write(store, async (trx) => {
     const order = await lockOrder(trx, order_id)
