@@ -4,10 +4,11 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { isAway, type Store } from '../store/database.ts'
-import { beginShard, claimHeads, type Head, storeShardOutcomes, tidyShard } from '../store/delivery-claims.ts'
-import type { AttemptResult, Outcome } from '../store/delivery-outcomes.ts'
+import { beginShard, claimHeads, type Head, tidyShard } from '../store/delivery-claims.ts'
+import type { AttemptResult } from '../store/delivery-outcomes.ts'
 import type { Hints } from '../store/hints.ts'
 import { wakeLanes } from '../store/hook-lanes.ts'
+import { keepOutcomes } from './outcome-store.ts'
 
 export interface SenderNeeds {
   readonly store: Store
@@ -39,8 +40,9 @@ const CLAIM_SPACING_MS = 5
 const LANES_EVERY_MS = 200
 const TIDY_EVERY_MS = 10_000
 const AWAY_PAUSE_MS = 250
-/** Outcomes that fit one transaction well. */
-const STORE_MAX = 500
+/** After giving up: for the outcomes of that to be stored. */
+const GIVE_UP_MS = 1_000
+const DRAIN_LOOK_MS = 10
 
 /** Runs until the limits are reached, the signal fires, or another sender has taken the shard. */
 export async function sendShard(
@@ -49,117 +51,102 @@ export async function sendShard(
   signal: AbortSignal,
   limits: SenderLimits = SENDER_LIMITS,
 ): Promise<SenderReport> {
-  const { store, hints } = needs
+  const { store } = needs
   const give_up = new AbortController()
-  const counts = { sends: 0, failures: 0, hooks: new Set<string>() }
-  let outcomes: Outcome[] = []
+  const bell = new Bell()
+  const hooks = new Set<string>()
+  let sends = 0
+  let failures = 0
   let in_flight = 0
-  let storing = false
-  let overtaken = false
-  let failed: unknown
-  let stopped = false
-  let look = true
-  let ring = (): void => {}
-  const bell = (): void => {
-    look = true
-    ring()
-  }
-
-  const storeAll = async (): Promise<void> => {
-    while (outcomes.length) {
-      const batch = outcomes.slice(0, STORE_MAX)
-      try {
-        if (!(await storeShardOutcomes(store, shard, epoch, batch))) overtaken = true
-      } catch (error) {
-        if (!isAway(error) || give_up.signal.aborted) throw error
-        await delay(AWAY_PAUSE_MS) // kept in hand until the record is back
-        continue
-      }
-      outcomes = outcomes.slice(batch.length)
-      in_flight -= batch.length
-      bell()
-    }
-  }
-  const storeSoon = (): void => {
-    if (storing || failed) return
-    storing = true
-    void storeAll()
-      .catch((error: unknown) => {
-        failed = error
-        bell()
-      })
-      .finally(() => {
-        storing = false
-        if (outcomes.length) storeSoon()
-      })
-  }
-  const start = (head: Head): void => {
-    in_flight++
-    counts.sends++
-    counts.hooks.add(head.hook_id)
-    void needs.send(head, give_up.signal).then((result) => {
-      if (result.verdict !== 'success') counts.failures++
-      outcomes.push({ claimed: head, result, random: Math.random() })
-      storeSoon()
-    })
-  }
-  const listen = async (): Promise<void> => {
-    while (!stopped) {
-      await hints.wait(LOOK_MS, give_up.signal)
-      bell()
-    }
-  }
 
   const epoch = await beginShard(store, shard)
-  const timer = setTimeout(stop, limits.duration_ms)
-  signal.addEventListener('abort', stop, { once: true })
-  function stop(): void {
-    stopped = true
-    bell()
+  const outcomes = keepOutcomes({ store, shard, epoch, given_up: give_up.signal }, (count) => {
+    in_flight -= count
+    bell.ring()
+  })
+  const start = (head: Head): void => {
+    in_flight++
+    sends++
+    hooks.add(head.hook_id)
+    void needs.send(head, give_up.signal).then((result) => {
+      if (result.verdict !== 'success') failures++
+      outcomes.add({ claimed: head, result, random: Math.random() })
+    })
   }
-  if (signal.aborted) stop()
-  const listening = listen()
-  const beside = sweep(store, shard, epoch, () => stopped || overtaken)
+  const over = stopper(bell, signal, limits.duration_ms)
+  const ended = (): boolean => over.stopped() || outcomes.overtaken() || outcomes.failure() !== undefined
+  const beside = [
+    listen(needs.hints, bell, give_up.signal, over.stopped),
+    sweep(store, shard, epoch, () => over.stopped() || outcomes.overtaken()),
+  ]
   try {
-    while (!stopped && !overtaken && !failed && counts.sends < limits.sends_max) {
-      if (!look || in_flight >= IN_FLIGHT_MAX) {
-        await new Promise<void>((resolve) => {
-          ring = resolve
-          if (look && in_flight < IN_FLIGHT_MAX) resolve()
-        })
-        continue
-      }
-      look = false
+    while (!ended() && sends < limits.sends_max) {
+      await bell.rung(() => in_flight < IN_FLIGHT_MAX || ended())
+      if (ended()) break
       const heads = await claimHeads(store.db, shard, epoch, IN_FLIGHT_MAX - in_flight).catch(
         async (error: unknown) => {
           if (!isAway(error)) throw error
           await delay(AWAY_PAUSE_MS)
-          look = true
+          bell.ring()
           return []
         },
       )
       heads.forEach(start)
       if (!heads.length) await delay(CLAIM_SPACING_MS)
     }
-    await drain()
-    if (failed) throw failed
+    // What is in flight may end; the rest is given up, that is: handed back as unknown. If the record is away as well,
+    // the next epoch settles it.
+    const deadline = Date.now() + limits.drain_ms
+    while (in_flight > 0 && !outcomes.failure() && Date.now() < deadline + GIVE_UP_MS) {
+      if (Date.now() > deadline) give_up.abort()
+      await delay(DRAIN_LOOK_MS)
+    }
+    if (outcomes.failure()) throw outcomes.failure()
   } finally {
+    over.stop()
+    give_up.abort()
+    await Promise.all(beside)
+  }
+  return { sends, failures, hooks: hooks.size }
+}
+
+/** "Look again": rung by hints and by places that became free; a ring while nobody waits is not lost. */
+class Bell {
+  private due = true
+  private waiting = (): void => {}
+  ring(): void {
+    this.due = true
+    this.waiting()
+  }
+  /** Resolves once it was rung, now or since the last time, and `ready` holds. */
+  async rung(ready: () => boolean): Promise<void> {
+    while (!this.due || !ready()) {
+      await new Promise<void>((resolve) => {
+        this.waiting = resolve
+      })
+    }
+    this.due = false
+  }
+}
+
+/** Stops after a time or when the signal fires. */
+function stopper(bell: Bell, signal: AbortSignal, duration_ms: number): { stopped: () => boolean; stop: () => void } {
+  let stopped = signal.aborted
+  const stop = (): void => {
     stopped = true
     clearTimeout(timer)
     signal.removeEventListener('abort', stop)
-    give_up.abort()
-    await Promise.all([listening, beside])
+    bell.ring()
   }
-  return { sends: counts.sends, failures: counts.failures, hooks: counts.hooks.size }
+  const timer = setTimeout(stop, duration_ms)
+  signal.addEventListener('abort', stop, { once: true })
+  return { stopped: () => stopped, stop }
+}
 
-  /** Lets what is in flight end; gives up the rest, which is handed back as unknown. */
-  async function drain(): Promise<void> {
-    const deadline = Date.now() + limits.drain_ms
-    while (in_flight > 0 && !failed) {
-      if (Date.now() > deadline) give_up.abort()
-      if (Date.now() > deadline + 1_000) return // the record is away as well: the next epoch settles it
-      await delay(10)
-    }
+async function listen(hints: Hints, bell: Bell, signal: AbortSignal, stopped: () => boolean): Promise<void> {
+  while (!stopped()) {
+    await hints.wait(LOOK_MS, signal)
+    bell.ring()
   }
 }
 

@@ -3,18 +3,18 @@
  * repeat changes nothing. The secret is shown once, by `insertHook`, and kept sealed.
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { type Kysely, type Selectable, sql } from 'kysely'
+import { type Kysely, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
 import type { Cause, HookFilter } from '../domain/record.ts'
 import { laneWorkflowId, SENDER_SHARDS } from '../domain/workflow-ids.ts'
 import type { Trx } from './database.ts'
 import type { Envelope } from './envelope.ts'
-import { recordEvents } from './events.ts'
+import { type Hook, type HookRequest, lockHook, recordHookEvent } from './hook-rows.ts'
 import { wake } from './outbox.ts'
-import type { HooksTable, Tables } from './tables.ts'
+import type { Tables } from './tables.ts'
 
-export type Hook = Selectable<HooksTable>
+export type { Hook, HookRequest }
 
 export const HOOKS_PER_PROJECT_MAX = 50
 const SECRET_BYTES = 32
@@ -40,14 +40,6 @@ export interface HookChanges {
   readonly filter?: HookFilter
   readonly timeout_ms?: number
   readonly in_flight_max?: number
-}
-
-/** Which hook of whose project, why, and the sequence the caller started from, if it said so. */
-export interface HookRequest {
-  readonly project_id: string
-  readonly id: string
-  readonly cause: Cause
-  readonly expected_sequence?: number
 }
 
 /**
@@ -223,29 +215,6 @@ export async function hookSecrets(db: Kysely<Tables>, hook_id: string): Promise<
   return rows.map((row) => row.sealed)
 }
 
-/**
- * Locks the hook against its deliveries being made (`for update` waits for transactions that have just written some),
- * so that the statement after it sees all of them.
- */
-async function lockHook(trx: Trx, request: HookRequest): Promise<Hook> {
-  const hook = await trx
-    .selectFrom('hooks')
-    .selectAll()
-    .where('id', '=', request.id)
-    .where('project_id', '=', request.project_id)
-    .where('state', '<>', 'deleted')
-    .forUpdate()
-    .executeTakeFirst()
-  if (!hook) throw new DomainError('not_found', `there is no hook ${request.id}`)
-  if (request.expected_sequence !== undefined && request.expected_sequence !== hook.sequence) {
-    throw new DomainError(
-      'version_mismatch',
-      `the hook is at version ${hook.sequence}, not ${request.expected_sequence}`,
-    )
-  }
-  return hook
-}
-
 async function setState(trx: Trx, hook: Hook, state: Hook['state'], reason: string | null): Promise<Hook> {
   return trx
     .updateTable('hooks')
@@ -257,30 +226,4 @@ async function setState(trx: Trx, hook: Hook, state: Hook['state'], reason: stri
 
 async function wakeLane(trx: Trx, hook: Hook): Promise<void> {
   if (hook.owner === 'lane') await wake(trx, [{ target: laneWorkflowId(hook.id), project_id: hook.project_id }])
-}
-
-async function recordHookEvent(trx: Trx, hook: Hook, type: string, from: string | null, cause: Cause): Promise<void> {
-  const uri = new URL(hook.uri)
-  await recordEvents(trx, [
-    {
-      project_id: hook.project_id,
-      resource_type: 'hook',
-      resource_id: hook.id,
-      sequence: hook.sequence,
-      type,
-      from,
-      to: hook.state,
-      snapshot: {
-        // Without the query: that is where people put tokens.
-        uri: `${uri.origin}${uri.pathname}`,
-        description: hook.description,
-        version: hook.version,
-        format: hook.format,
-        filter: hook.filter,
-        state: hook.state,
-        state_reason: hook.state_reason,
-      },
-      cause,
-    },
-  ])
 }
