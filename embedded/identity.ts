@@ -71,14 +71,23 @@ export function send(identity: Identity, signal: NodeJS.Signals, whole_group = f
   }
 }
 
-/** Living processes that work in a folder; empty where the system does not tell. */
-export function processesIn(folder: string): Identity[] {
+/** What the system tells about a process of ours. */
+export interface Look {
+  readonly program: string
+  readonly args: readonly string[]
+  readonly folder: string
+}
+
+/** Living processes that look like this; none where the system does not tell. */
+export function processesLike(matches: (look: Look) => boolean): Identity[] {
   if (!has_proc) return []
   const found: Identity[] = []
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue
     try {
-      if (readlinkSync(`/proc/${name}/cwd`) !== folder) continue
+      const program = readlinkSync(`/proc/${name}/exe`).replace(/ \(deleted\)$/, '')
+      const args = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0')
+      if (!matches({ program, args, folder: readlinkSync(`/proc/${name}/cwd`) })) continue
     } catch {
       continue // gone, or another user's
     }

@@ -5,11 +5,11 @@ import { chmodSync, chownSync, existsSync, mkdirSync, realpathSync, renameSync, 
 import { cp, rename } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { arch, platform } from 'node:os'
-import { dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import pg from 'pg'
-import { identify, processesIn, readText, send, untilGone } from './identity.ts'
+import { processesLike, readText, send, untilGone } from './identity.ts'
 import type { PortBook } from './ports.ts'
 import { endRunning, findRunning, type Room, type Supervised, supervise } from './processes.ts'
 
@@ -227,18 +227,18 @@ async function createCluster(place: Place, password: string, signal: AbortSignal
 
 /**
  * Backends outlive a killed server for a moment, in which a new one refuses to start. And its lock file names a pid
- * that may belong to somebody else by now. Every backend works in the data folder, so these are found there.
+ * that may belong to somebody else by now. Server and backends all work in the data folder, so they are found there.
  */
 async function endLeftovers(cluster: string): Promise<void> {
   const lock_file = join(cluster, 'postmaster.pid')
   const first_line = readText(lock_file)?.split('\n')[0]
   if (!first_line) return
-  const folder = realpathSync(cluster)
-  const server = identify(Number(first_line))
-  if (server && processesIn(folder).some(({ pid }) => pid === server.pid)) {
-    await endRunning(server, stop_signals, stop_bound_ms) // started, but its record was not written any more
-  }
-  for (const backend of processesIn(folder)) {
+  const real = realpathSync(cluster)
+  const leftovers = () => processesLike(({ program, folder }) => basename(program) === 'postgres' && folder === real)
+  // A server that runs was started by one who died before it could write that down.
+  const server = leftovers().find(({ pid }) => pid === Number(first_line))
+  if (server) await endRunning(server, stop_signals, stop_bound_ms)
+  for (const backend of leftovers()) {
     if (await untilGone(backend, leftovers_bound_ms)) continue
     send(backend, 'SIGKILL') // safe: without a server nobody shares its memory any more
     await untilGone(backend, leftovers_bound_ms)

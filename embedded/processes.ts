@@ -6,7 +6,17 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Identity, identify, isAlive, parseIdentity, readText, send, untilGone } from './identity.ts'
+import {
+  type Identity,
+  identify,
+  isAlive,
+  type Look,
+  parseIdentity,
+  processesLike,
+  readText,
+  send,
+  untilGone,
+} from './identity.ts'
 
 /** Where a data folder keeps pids and logs, and who is told. */
 export interface Room {
@@ -49,8 +59,8 @@ const look_every_ms = 25
 const watch_every_ms = 250
 const first_backoff_ms = 100
 const longest_backoff_ms = 10_000
-/** After this long a death counts as the first one again. */
-const healthy_after_ms = 60_000
+/** What lived that long was not ended by its own start: it is started again at once. */
+const healthy_after_ms = 2_000
 
 /** What an earlier owner left running under this name, with its port. */
 export function findRunning(room: Pick<Room, 'run'>, name: string): (Identity & { port: number }) | null {
@@ -69,6 +79,11 @@ export async function endRunning(identity: Identity, stop_signals: readonly Node
   }
   send(identity, 'SIGKILL', true) // the group too: helpers may outlive their leader
   await untilGone(identity, bound_ms)
+}
+
+/** Ends processes that were started by one who died before it could write their pid down. */
+export async function endUnrecorded(matches: (look: Look) => boolean, bound_ms: number): Promise<void> {
+  for (const identity of processesLike(matches)) await endRunning(identity, ['SIGTERM'], bound_ms)
 }
 
 /**
@@ -207,7 +222,7 @@ class Supervisor implements Supervised {
         death = (await this.#launch(signal)).died
         ready_at = performance.now()
         this.#room.log(`${this.name} is ready again, process ${this.pid()}, port ${this.port}`)
-        this.#onRestart()
+        queueMicrotask(this.#onRestart) // its errors are not ours
       } catch (error) {
         if (signal.aborted) return
         death = null

@@ -3,10 +3,11 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { PortBook } from './ports.ts'
-import { findRunning, type Room, type Supervised, supervise } from './processes.ts'
+import { endUnrecorded, findRunning, type Room, type Supervised, supervise } from './processes.ts'
 
 const server = fileURLToPath(new URL('../providers/simulated/server.ts', import.meta.url))
 const ready_bound_ms = 30_000
+const stop_bound_ms = 5_000
 const probe_bound_ms = 2_000
 
 /** A running simulated cloud. */
@@ -24,6 +25,7 @@ export async function startSimulated(
   const folder = join(data, 'simulated')
   mkdirSync(folder, { recursive: true })
   const running = findRunning(room, 'simulated')
+  if (!running) await endUnrecorded(({ args }) => args.includes(server) && args.includes(folder), stop_bound_ms)
   const port = running?.port ?? (await ports.claim('simulated', (line) => room.log(line)))
   const url = `http://127.0.0.1:${port}`
   const supervised = await supervise(
@@ -36,7 +38,7 @@ export async function startSimulated(
       ready: async () => (await fetch(`${url}/healthz`, { signal: AbortSignal.timeout(probe_bound_ms) })).ok,
       ready_bound_ms,
       stop_signals: ['SIGTERM'],
-      stop_bound_ms: 5_000,
+      stop_bound_ms,
     },
     running,
     onRestart,

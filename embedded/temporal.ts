@@ -2,13 +2,13 @@
 import { spawn } from 'node:child_process'
 import { accessSync, constants, existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { delimiter, join } from 'node:path'
+import { delimiter, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { Connection, isGrpcServiceError } from '@temporalio/client'
 import { msToTs } from '@temporalio/common/lib/time.js'
 import { answers, type PortBook } from './ports.ts'
-import { findRunning, type ProcessSpec, type Room, type Supervised, supervise } from './processes.ts'
+import { endUnrecorded, findRunning, type ProcessSpec, type Room, type Supervised, supervise } from './processes.ts'
 
 /** A running server. */
 export interface Temporal extends Supervised {
@@ -40,7 +40,7 @@ const retention_ms = 24 * 3_600_000
 
 const search_attributes = ['HoldfastProject', 'HoldfastState']
 
-/** What a single node needs: docs/decisions has the figures. */
+/** What a single node needs. */
 const dynamic_config = {
   // One partition: with little traffic a task waits for the right poller otherwise.
   'matching.numTaskqueueReadPartitions': 1,
@@ -61,19 +61,21 @@ export async function startTemporal(
 ): Promise<Temporal> {
   const running = findRunning(room, 'temporal')
   const say = (line: string) => room.log(line)
+  const file = join(data, 'temporal', 'temporal.db')
+  // Two servers on one file would ruin it.
+  if (!running && !options.in_memory) await endUnrecorded(({ args }) => args.includes(file), stop_bound_ms)
   const port = running?.port ?? (await ports.claim('temporal', say))
   const known_ui = running ? ports.known('temporal_ui') : undefined
   const ui_port = options.headless ? null : (known_ui ?? (await ports.claim('temporal_ui', say)))
   const address = `127.0.0.1:${port}`
   const ui = ui_port === null ? null : `http://127.0.0.1:${ui_port}`
-  const folder = join(data, 'temporal')
-  if (!options.in_memory) mkdirSync(folder, { recursive: true })
+  if (!options.in_memory) mkdirSync(dirname(file), { recursive: true })
 
-  const spec = (file: string): ProcessSpec => ({
+  const spec = (program: string): ProcessSpec => ({
     name: 'temporal',
     port,
-    file,
-    args: serverFlags(options, port, ui_port, options.in_memory ? null : join(folder, 'temporal.db')),
+    file: program,
+    args: serverFlags(options, port, ui_port, options.in_memory ? null : file),
     ready: () => isReady(address, port, [options.namespace, ...(options.more_namespaces ?? [])]),
     ready_bound_ms,
     stop_signals: ['SIGTERM'],
@@ -83,9 +85,7 @@ export async function startTemporal(
   const failures: string[] = []
   for await (const { name, find } of candidates(room)) {
     try {
-      const file = await find()
-      if (file === null) continue
-      const supervised = await supervise(room, spec(file), running, onRestart)
+      const supervised = await supervise(room, spec(await find()), running, onRestart)
       return Object.assign(supervised, { address, ui })
     } catch (error) {
       room.signal.throwIfAborted()
@@ -121,8 +121,8 @@ function serverFlags(options: TemporalOptions, port: number, ui_port: number | n
 
 interface Candidate {
   readonly name: string
-  /** The program; null when there is nothing to say about its absence. */
-  find(): Promise<string | null>
+  /** The program; rejects with the reason why there is none. */
+  find(): Promise<string>
 }
 
 /** The ways to a server, best first. What is on the machine already goes before what takes time. */

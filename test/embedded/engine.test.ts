@@ -210,6 +210,23 @@ describe('after the death of its owner', () => {
 })
 
 describe('a start', () => {
+  test('ends what an owner started but could not write down any more', async () => {
+    const data = await dataFolder()
+    const owner = await startOwner(data)
+    process.kill(owner.pid, 'SIGKILL')
+    await owner.ended
+    for (const { name } of owner.processes) await rm(join(data, 'run', `${name}.json`))
+    const { engine } = await start(data)
+    try {
+      expect(owner.processes.filter(({ pid }) => identify(pid))).toEqual([])
+      expect(engine.processes().map(({ port }) => port)).toEqual(
+        expect.arrayContaining(owner.processes.map(({ port }) => port)),
+      )
+    } finally {
+      await engine.stop()
+    }
+  })
+
   test('says which port is in use and what changes it, and leaves nothing behind', async () => {
     const taken = createServer().listen(0, '127.0.0.1')
     await once(taken, 'listening')
