@@ -57,7 +57,7 @@ async function readRecord({ api_url, projects }: CollectNeeds): Promise<RecordLe
     const found: Row[] = []
     for (const { name, token } of projects) {
       const rows = await readList(api_url, list, token)
-      if (rows) found.push(...rows.map((row) => make(row, name)))
+      if (rows) for (const row of rows) found.push(make(row, name))
       else unseen.add(part)
     }
     return found
