@@ -16,7 +16,9 @@ const FORBIDDEN_KEYS = new Set(['__proto__', 'constructor', 'prototype'])
 /** Refuses a body beyond 1 MiB, by its announced length or when the limit is passed while reading. */
 export const limitBody = bodyLimit({
   maxSize: BODY_BYTES_MAX,
-  onError: () => {
+  onError: (c) => {
+    // What is still on its way is not read: this connection cannot carry another request.
+    c.header('Connection', 'close')
     throw new DomainError('too_large', `the body is larger than ${BODY_BYTES_MAX} bytes`)
   },
 })

@@ -24,7 +24,9 @@ export function enveloped<Schema extends z.ZodType>(envelope: string, schema: Sc
   const unwrap = (value: unknown): unknown => {
     if (typeof value !== 'object' || value === null) return value
     const keys = Object.keys(value)
-    return keys.length === 1 && keys[0] === envelope ? (value as Record<string, unknown>)[envelope] : value
+    const inner = (value as Record<string, unknown>)[envelope]
+    // A field may have the envelope's name: `{"action": "terminate"}` is bare.
+    return keys.length === 1 && typeof inner === 'object' && inner !== null ? inner : value
   }
   return z.preprocess(unwrap, schema)
 }

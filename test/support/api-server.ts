@@ -1,0 +1,108 @@
+/** The API alone, listening on a port of its own over a fresh record: no engine, no flows. */
+import { randomBytes } from 'node:crypto'
+import { serve } from '@hono/node-server'
+import { pino } from 'pino'
+import { Registry } from 'prom-client'
+import { createApp } from '../../api/app.ts'
+import type { Health } from '../../api/context.ts'
+import { parseAllowList } from '../../domain/hook-address.ts'
+import type { Role } from '../../domain/record.ts'
+import { createEnvelope, type Envelope } from '../../store/envelope.ts'
+import type { AcceptedOrder } from '../../store/orders.ts'
+import { createToken } from '../../store/projects.ts'
+import { type ApiClient, openApiClient } from './api-client.ts'
+import { type FreshStore, freshStore } from './database.ts'
+
+export interface ApiServer extends FreshStore {
+  readonly url: string
+  readonly envelope: Envelope
+  /** Operator of project `default`. */
+  readonly operator: ApiClient
+  readonly operator_token: string
+  /** May be changed by a test. */
+  readonly health: { -readonly [Part in keyof Health]: Health[Part] }
+  readonly accepted: AcceptedOrder[]
+  /** Lines the API logged. */
+  readonly logged: string[]
+  token(project: string, role: Role, more?: { grants?: string[]; expires_at?: Date }): Promise<string>
+  /** A client of a fresh project, with no cloud unless the test grants one. */
+  client(project: string, role?: Role): Promise<ApiClient>
+  /** A cloud with size `small` and image `debian`, granted to the projects. */
+  cloud(name: string, projects: readonly string[], more?: Readonly<Record<string, unknown>>): Promise<void>
+  /** Gives events written until now their positions, as the service does all the time. */
+  stamp(): Promise<void>
+}
+
+/** Starts the API; `close()` ends it and drops its record. */
+export async function startApi(options: { auth?: 'token' | 'none' } = {}): Promise<ApiServer> {
+  const fresh = await freshStore()
+  const { stampEvents } = await import('../../store/events.ts')
+  const envelope = createEnvelope({ current: { id: 'test', key: randomBytes(32) } })
+  const health = { postgres: true, temporal: true, draining: false }
+  const accepted: AcceptedOrder[] = []
+  const logged: string[] = []
+  const app = createApp({
+    store: fresh.store,
+    hints: fresh.hints,
+    envelope,
+    hook_allow: parseAllowList('127.0.0.0/8'),
+    auth: options.auth ?? 'token',
+    providers: ['simulated'],
+    health: async () => health,
+    metrics: new Registry(),
+    log: pino({ level: 'info' }, { write: (line: string) => void logged.push(line) }),
+    onAccepted: (order) => void accepted.push(order),
+  })
+  const { url, stop } = await listen(app.fetch)
+  const token: ApiServer['token'] = (project, role, more = {}) =>
+    createToken(fresh.store, { project, role, user: `${role}-${project}`, ...more })
+  const operator_token = await token('default', 'operator')
+  const operator = openApiClient(url, operator_token)
+  return {
+    ...fresh,
+    url,
+    envelope,
+    operator,
+    operator_token,
+    health,
+    accepted,
+    logged,
+    token,
+    client: async (project, role = 'member') => openApiClient(url, await token(project, role)),
+    async cloud(name, projects, more = {}) {
+      await operator.post('/api/clouds', {
+        name,
+        provider: 'simulated',
+        endpoint: 'http://127.0.0.1:1/clouds/test',
+        sizes: { small: 'm1.small' },
+        images: { debian: 'debian-13' },
+        ...more,
+      })
+      for (const project of projects) await operator.put(`/api/clouds/${name}/grants/${project}`)
+    },
+    async stamp() {
+      while (await stampEvents(fresh.store));
+    },
+    async close() {
+      await stop()
+      await fresh.close()
+    },
+  }
+}
+
+function listen(
+  fetch: (request: Request) => Response | Promise<Response>,
+): Promise<{ url: string; stop: () => Promise<void> }> {
+  return new Promise((resolve) => {
+    const server = serve({ fetch, port: 0, hostname: '127.0.0.1' }, (info) =>
+      resolve({
+        url: `http://127.0.0.1:${info.port}`,
+        stop: () =>
+          new Promise((stopped) => {
+            server.close(() => stopped())
+            if ('closeAllConnections' in server) server.closeAllConnections()
+          }),
+      }),
+    )
+  })
+}
