@@ -1,4 +1,5 @@
 /** Ports of the engine's processes: free ones, remembered so that a restart keeps them. All on the loopback. */
+import { randomInt } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { readText } from './identity.ts'
@@ -56,7 +57,7 @@ export class PortBook {
       if (await isFree(known)) return known
       log(`port ${known} of ${name} is in use by another program by now: taking another one`)
     }
-    return this.#keep(name, await freePort())
+    return this.#keep(name, await freePort(Object.values(this.#known)))
   }
 
   /** Remembers the port of a process that was found running. */
@@ -94,14 +95,15 @@ function isPortName(name: string): name is PortName {
   return name === 'postgres' || name === 'temporal' || name === 'temporal_ui' || name === 'simulated'
 }
 
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen({ port: 0, host: '127.0.0.1' }, () => {
-      const address = server.address()
-      const port = typeof address === 'object' && address ? address.port : 0
-      server.close(() => resolve(port))
-    })
-  })
+/**
+ * Below the ports the system gives to outgoing connections: one of these could take it between this look and the
+ * listen of its user.
+ */
+async function freePort(taken: readonly number[]): Promise<number> {
+  const [first, last, tries] = [20_000, 32_000, 100]
+  for (let attempt = 0; attempt < tries; attempt++) {
+    const port = randomInt(first, last)
+    if (!taken.includes(port) && (await isFree(port))) return port
+  }
+  throw new Error(`no free port found between ${first} and ${last}`)
 }

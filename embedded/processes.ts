@@ -56,6 +56,8 @@ export interface Supervised {
 }
 
 const look_every_ms = 25
+/** The event that tells why a child is gone may come a moment after its disappearance. */
+const gone_grace_ms = 200
 const watch_every_ms = 250
 const first_backoff_ms = 100
 const longest_backoff_ms = 10_000
@@ -101,6 +103,8 @@ export async function supervise(
   return supervisor
 }
 
+class EndedEarly extends Error {}
+
 class Supervisor implements Supervised {
   readonly name: string
   readonly port: number
@@ -140,7 +144,12 @@ class Supervisor implements Supervised {
       this.#room.log(`${this.name}: process ${running.pid} of an earlier start does not answer, ending it`)
       await this.#end(running)
     }
-    const { died } = await this.#launch(signal)
+    const { died } = await this.#launch(signal).catch((error) => {
+      signal.throwIfAborted()
+      if (!(error instanceof EndedEarly)) throw error
+      this.#room.log(`${error.message}; trying once more`) // a port may have been taken at the last moment
+      return this.#launch(signal)
+    })
     this.#watching = this.#watch(died)
   }
 
@@ -173,7 +182,7 @@ class Supervisor implements Supervised {
       await Promise.race([
         this.#untilReady(identity, signal),
         died.then((reason) => {
-          throw new Error(`${this.name} ended while starting (${reason}); ${lastLine(log_file)} [${log_file}]`)
+          throw new EndedEarly(`${this.name} ended while starting (${reason}); ${lastLine(log_file)} [${log_file}]`)
         }),
       ])
     } catch (error) {
@@ -187,10 +196,12 @@ class Supervisor implements Supervised {
 
   async #untilReady(identity: Identity, signal: AbortSignal): Promise<void> {
     const until = performance.now() + this.#spec.ready_bound_ms
+    let gone: number | null = null
     for (;;) {
       signal.throwIfAborted()
       if (await this.#spec.ready(signal).catch(() => false)) return
-      if (!isAlive(identity)) throw new Error(`${this.name} is gone`)
+      if (!isAlive(identity)) gone ??= performance.now()
+      if (gone !== null && performance.now() - gone > gone_grace_ms) throw new Error(`${this.name} is gone`)
       if (performance.now() > until) {
         throw new Error(`${this.name} did not become ready within ${this.#spec.ready_bound_ms / 1000} s`)
       }

@@ -4,7 +4,13 @@
  */
 import { TestWorkflowEnvironment } from '@temporalio/testing'
 
-const environment = await TestWorkflowEnvironment.createLocal({
-  server: { executable: { type: 'cached-download', downloadDir: process.argv[2]!, ttl: '3650d' } },
-})
-await environment.teardown()
+try {
+  const environment = await TestWorkflowEnvironment.createLocal({
+    server: { executable: { type: 'cached-download', downloadDir: process.argv[2]!, ttl: '3650d' } },
+  })
+  await environment.teardown()
+} catch (error) {
+  // One line: the SDK's own names the address and each cause twice.
+  process.stderr.write(`${(error instanceof Error ? error.message : String(error)).split(': ').slice(-2).join(': ')}\n`)
+  process.exitCode = 1
+}

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
@@ -124,13 +125,17 @@ func (o *options) complete() error {
 
 func (o *options) frontend() string { return address(o.ip, o.port) }
 
-// freePort asks the system for a port nobody listens on. Between this and the listen of its user another process
-// may take it; the start fails then and a supervisor tries again.
+// freePort finds a port nobody listens on, below those the system gives to outgoing connections: one of these could
+// take it between this look and the listen of its user.
 func freePort(ip string) (int, error) {
-	listener, err := net.Listen("tcp", address(ip, 0))
-	if err != nil {
-		return 0, err
+	const first, last, tries = 20_000, 32_000, 100
+	var err error
+	for range tries {
+		var listener net.Listener
+		if listener, err = net.Listen("tcp", address(ip, first+rand.IntN(last-first))); err == nil {
+			defer listener.Close()
+			return listener.Addr().(*net.TCPAddr).Port, nil
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
+	return 0, err
 }
