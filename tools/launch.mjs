@@ -25,6 +25,8 @@ const scripts = {
 const same_key_press_ms = 300
 /** A child that was asked twice and still runs is killed after this. */
 const patience_ms = 10_000
+/** npm would undo its work first, for many seconds; the next `npm ci` starts with an empty folder anyway. */
+const install_patience_ms = 500
 
 const groups = new Set()
 let interrupted = null
@@ -42,7 +44,7 @@ async function main([command, ...args]) {
   if (!isInstalled()) {
     if (command !== 'quickstart') return complain('dependencies are missing: run npm ci')
     process.stderr.write('installing dependencies: npm ci\n')
-    const code = await run(...npm('ci'), { stdio: ['ignore', 2, 2], cwd: root })
+    const code = await run(...npm('ci'), { stdio: ['ignore', 2, 2], cwd: root, expendable: true })
     if (interrupted) return codeOf(interrupted)
     if (code !== 0) {
       build?.stop()
@@ -125,9 +127,9 @@ function spawnGroup(file, args, options) {
 }
 
 /** Runs to the end and gives the exit code, as a shell would. */
-function run(file, args, { onMessage, ...options }) {
+function run(file, args, { onMessage, expendable = false, ...options }) {
   if (interrupted) return codeOf(interrupted)
-  const child = spawnGroup(file, args, options)
+  const child = Object.assign(spawnGroup(file, args, options), { expendable })
   if (onMessage) child.on('message', onMessage)
   return new Promise((resolve) => {
     child.once('error', (error) => resolve(complain(error.message)))
@@ -146,7 +148,7 @@ function interrupt(name) {
   interrupted_at = now
   for (const child of groups) {
     child.kill(name)
-    if (again) setTimeout(() => killGroup(child), patience_ms).unref()
+    if (again || child.expendable) setTimeout(() => killGroup(child), again ? patience_ms : install_patience_ms).unref()
   }
 }
 

@@ -189,7 +189,8 @@ describe('quickstart on a bare clone', () => {
 
   test('can be interrupted while it installs', async () => {
     await script('quickstart.ts', `console.log('not to be reached')`)
-    const launched = launch(['quickstart'], await npm(stays()))
+    // npm takes its time when interrupted.
+    const launched = launch(['quickstart'], await npm(`process.on('SIGINT', () => {})\n${stays()}`))
     await launched.printed('staying')
     launched.child.kill('SIGINT')
     const { code, stdout } = await launched.ended
