@@ -1,22 +1,12 @@
 /**
  * Faults in activities, injected where the worker calls them: an interceptor of every activity, local ones included.
- * A fault strikes one noun only, so that many tests can share one worker.
+ * A fault strikes the flows it names, so that many tests can share one worker.
  */
-
 import type { Context } from '@temporalio/activity'
 import { ApplicationFailure } from '@temporalio/common'
 import type { ActivityInterceptorsFactory } from '@temporalio/worker'
 
-export type FaultKind =
-  | 'fail_before'
-  | 'fail_after'
-  | 'twice'
-  | 'until_lifted'
-  | 'cancel_before'
-  | 'cancel_during'
-  | 'cancel_after'
-
-export const FAULT_KINDS: readonly FaultKind[] = [
+export const FAULT_KINDS = [
   'fail_before',
   'fail_after',
   'twice',
@@ -24,17 +14,21 @@ export const FAULT_KINDS: readonly FaultKind[] = [
   'cancel_before',
   'cancel_during',
   'cancel_after',
-]
+] as const
+export type FaultKind = (typeof FAULT_KINDS)[number]
 
 export interface Fault {
   readonly activity: string
   readonly kind: FaultKind
-  /** The workflow it strikes, for example `order/0198…`. */
-  readonly workflow_id: string
+  /** Which flows it strikes, by workflow id. */
+  readonly strikes: (workflow_id: string) => boolean | Promise<boolean>
   /** With the `cancel_*` kinds: the cancel. */
-  readonly act?: () => Promise<void>
-  /** Staying activities end only after minutes: "after" is then this moment, and the first run goes on as a stale one. */
-  readonly effect?: () => Promise<void>
+  readonly cancel?: (() => Promise<void>) | undefined
+  /**
+   * A staying activity ends only after minutes. "After the effect" is then when this resolves; the run that was struck
+   * goes on as a stale one, which must write nothing any more.
+   */
+  readonly effect?: (() => Promise<void>) | undefined
 }
 
 /** A fault in place: how often it struck, and the way to lift it. */
@@ -46,82 +40,89 @@ export interface Injected {
 export interface Faults {
   readonly interceptor: ActivityInterceptorsFactory
   inject(fault: Fault): Injected
-  /** Activities seen, by workflow type. */
-  readonly seen: Map<string, Set<string>>
 }
 
-const injected_failure = (when: string): ApplicationFailure =>
+interface Entry {
+  readonly fault: Fault
+  struck: number
+}
+
+const failure = (when: string): ApplicationFailure =>
   ApplicationFailure.create({ type: 'injected', message: `injected: failed ${when}`, category: 'BENIGN' })
 
 /** Makes the interceptor and the way to inject into it. */
 export function createFaults(): Faults {
-  const faults = new Set<{ fault: Fault; struck: number; lifted: boolean }>()
-  const seen = new Map<string, Set<string>>()
+  const entries = new Set<Entry>()
+
+  const find = async ({ info }: Context): Promise<Entry | undefined> => {
+    const workflow_id = info.workflowExecution?.workflowId ?? ''
+    for (const entry of entries) {
+      const { fault } = entry
+      if (fault.activity === info.activityType && (await fault.strikes(workflow_id))) return entry
+    }
+    return undefined
+  }
+
   return {
-    seen,
     inject(fault) {
-      const entry = { fault, struck: 0, lifted: false }
-      faults.add(entry)
-      return {
-        struck: () => entry.struck,
-        lift() {
-          entry.lifted = true
-          faults.delete(entry)
-        },
-      }
+      const entry: Entry = { fault, struck: 0 }
+      entries.add(entry)
+      return { struck: () => entry.struck, lift: () => void entries.delete(entry) }
     },
-    interceptor: (context: Context) => ({
+    interceptor: (context) => ({
       inbound: {
         async execute(input, next) {
-          const { activityType, workflowExecution, workflowType } = context.info
-          if (workflowType) seen.set(workflowType, (seen.get(workflowType) ?? new Set()).add(activityType))
-          const entry = [...faults].find(
-            ({ fault }) => fault.activity === activityType && fault.workflow_id === workflowExecution?.workflowId,
-          )
-          if (!entry) return next(input)
-          const { fault } = entry
-          if (fault.kind === 'until_lifted') {
-            entry.struck++
-            throw injected_failure('until lifted')
-          }
-          if (entry.struck > 0) return next(input)
+          const entry = await find(context)
+          const spent = entry && entry.struck > 0 && entry.fault.kind !== 'until_lifted'
+          if (!entry || spent) return next(input)
           entry.struck++
-          const running = (): Promise<unknown> => next(input)
-          /** The effect of a run; a staying activity's comes long before its end. */
-          const effect = async (): Promise<unknown> => {
-            const run = running()
-            if (!fault.effect) return run
-            run.catch(() => {})
-            await fault.effect()
-            return undefined
-          }
-          switch (fault.kind) {
-            case 'fail_before':
-              throw injected_failure('before')
-            case 'fail_after':
-              await effect()
-              throw injected_failure('after')
-            case 'twice':
-              if (fault.effect) return Promise.race([running(), running()])
-              await running()
-              return running()
-            case 'cancel_before':
-              await fault.act!()
-              return running()
-            case 'cancel_during': {
-              const run = running()
-              run.catch(() => {})
-              await fault.act!()
-              return run
-            }
-            case 'cancel_after': {
-              const result = await effect()
-              await fault.act!()
-              return fault.effect ? running() : result
-            }
-          }
+          return strike(entry.fault, () => next(input))
         },
       },
     }),
   }
+}
+
+async function strike(fault: Fault, run: () => Promise<unknown>): Promise<unknown> {
+  const cancel = fault.cancel ?? (async () => {})
+  switch (fault.kind) {
+    case 'until_lifted':
+      throw failure('until it is lifted')
+    case 'fail_before':
+      throw failure('before')
+    case 'fail_after':
+      await effectOf(fault, run)
+      throw failure('after')
+    case 'twice': {
+      if (fault.effect) return Promise.race([run(), run()])
+      await run()
+      return run()
+    }
+    case 'cancel_before':
+      await cancel()
+      return run()
+    case 'cancel_during': {
+      const running = run()
+      running.catch(() => {}) // looked at below
+      await cancel()
+      return running
+    }
+    case 'cancel_after': {
+      const running = run()
+      running.catch(() => {})
+      await (fault.effect ? fault.effect() : running)
+      await cancel()
+      return running
+    }
+  }
+}
+
+async function effectOf(fault: Fault, run: () => Promise<unknown>): Promise<void> {
+  const running = run()
+  if (!fault.effect) {
+    await running
+    return
+  }
+  running.catch(() => {}) // it goes on, stale
+  await fault.effect()
 }

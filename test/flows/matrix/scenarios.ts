@@ -1,0 +1,222 @@
+/**
+ * One scenario for each activity a flow can run: brings the flow to that activity, with a fault in its way, and says how
+ * it must end. A new activity without a scenario fails the suite (matrix.test.ts).
+ */
+import { expect } from 'vitest'
+import { parseWorkflowId } from '../../../domain/workflow-ids.ts'
+import type { FaultKind, Faults, Injected } from '../../support/faults.ts'
+import { getOrder, instancesOf, SETTLE_TIMEOUT_MS, untilInstance, untilLease, untilOrder } from '../../support/flow.ts'
+import { unique } from '../../support/harness.ts'
+import { waitFor } from '../../support/wait-for.ts'
+import type { Place, World } from '../../support/world.ts'
+
+export interface Stage {
+  readonly world: World
+  readonly faults: Faults
+  readonly kind: FaultKind
+}
+export type Scenario = (stage: Stage) => Promise<void>
+
+const OVER = ['running', 'cancelled', 'terminated', 'failed']
+const isCancel = (kind: FaultKind): boolean => kind.startsWith('cancel')
+
+/** A fault on every flow of one kind in a project; `cancel` gets the noun's id. */
+function strikeProject(
+  stage: Stage,
+  place: Place,
+  activity: string,
+  cancel?: (noun_id: string) => Promise<void>,
+): Injected {
+  let noun_id = ''
+  return stage.faults.inject({
+    activity,
+    kind: stage.kind,
+    strikes: async (workflow_id) => {
+      if ((await stage.world.projectOf(workflow_id)) !== place.project.id) return false
+      noun_id = parseWorkflowId(workflow_id).id
+      return true
+    },
+    cancel: cancel && (() => cancel(noun_id)),
+  })
+}
+
+/** While a fault lasts, the flow says what blocks it; then the fault is lifted. */
+async function untilBlocked(
+  stage: Stage,
+  injected: Injected,
+  workflow_id: string,
+  in_record?: () => Promise<boolean>,
+): Promise<void> {
+  if (stage.kind !== 'until_lifted') return
+  const wait = { timeout_ms: SETTLE_TIMEOUT_MS, interval_ms: 100 }
+  await waitFor(async () => (await stage.world.details(workflow_id)).includes('Blocked'), {
+    ...wait,
+    what: `${workflow_id} to say what blocks it`,
+  })
+  if (in_record) await waitFor(in_record, { ...wait, what: `the record to say what blocks ${workflow_id}` })
+  injected.lift()
+}
+
+const blockedOrder = (place: Place, id: string, code: string) => async () =>
+  (await getOrder(place.project.api, id)).blocker?.code === code
+
+const cancelOrder = (stage: Stage, place: Place) => async (id: string) => {
+  await stage.world.change(place.project, 'cancel', id, 'DELETE', `/api/launch-orders/${id}`)
+}
+
+async function endOrder(stage: Stage, place: Place, id: string): Promise<void> {
+  const { api } = place.project
+  const { state } = await untilOrder(api, id, OVER)
+  expect(isCancel(stage.kind) ? ['running', 'cancelled', 'terminated'] : ['running']).toContain(state)
+  await stage.world.change(place.project, 'terminate', id, 'DELETE', `/api/launch-orders/${id}`)
+  await untilOrder(api, id, ['cancelled', 'terminated'])
+  expect((await place.cloud.control.machines()).filter((machine) => machine.gone_at === null)).toEqual([])
+}
+
+/** Clouds with and without idempotency tokens take turns. */
+let turn = 0
+const placeOf = (stage: Stage): Promise<Place> =>
+  stage.world.place({ configuration: turn++ % 2 ? { presents_as: 'aws' } : { presents_as: 'openstack' } })
+
+const onOrder =
+  (activity: string): Scenario =>
+  async (stage) => {
+    const place = await placeOf(stage)
+    const injected = strikeProject(stage, place, activity, cancelOrder(stage, place))
+    const { id } = await stage.world.order(place.project, { count: 3 })
+    const in_record = activity === 'createInstances' ? blockedOrder(place, id, 'step_failing') : undefined
+    await untilBlocked(stage, injected, `order/${id}`, in_record)
+    await endOrder(stage, place, id)
+    expect(injected.struck()).toBeGreaterThan(0)
+    injected.lift()
+  }
+
+/** The cancel that meets an order's undo: a person ends one of its machines as well. */
+const deleteInstances: Scenario = async (stage) => {
+  const place = await placeOf(stage)
+  const { id } = await stage.world.order(place.project, { count: 3 })
+  await untilOrder(place.project.api, id, ['running'])
+  const [instance] = await instancesOf(place.project.api, id)
+  const injected = strikeProject(stage, place, 'deleteInstances', () => terminate(stage, place, instance!.id))
+  await stage.world.change(place.project, 'terminate', id, 'DELETE', `/api/launch-orders/${id}`)
+  await untilBlocked(stage, injected, `order/${id}`, blockedOrder(place, id, 'step_failing'))
+  await endOrder({ ...stage, kind: 'cancel_after' }, place, id)
+  expect(injected.struck()).toBeGreaterThan(0)
+  injected.lift()
+}
+
+const terminate = async (stage: Stage, place: Place, id: string): Promise<void> => {
+  await stage.world.change(place.project, 'terminate', id, 'POST', `/api/instances/${id}/actions`, {
+    action: 'terminate',
+  })
+}
+
+const onInstance =
+  (activity: string): Scenario =>
+  async (stage) => {
+    const place = await placeOf(stage)
+    const { id } = await stage.world.order(place.project, { count: 2 })
+    await untilOrder(place.project.api, id, ['running'])
+    const [instance] = await instancesOf(place.project.api, id)
+    const injected = strikeProject(stage, place, activity, () => cancelOrder(stage, place)(id))
+    await terminate(stage, place, instance!.id)
+    await untilBlocked(stage, injected, `instance/${instance!.id}`)
+    await untilInstance(place.project.api, instance!.id, ['terminated'])
+    await endOrder({ ...stage, kind: 'cancel_after' }, place, id)
+    expect(injected.struck()).toBeGreaterThan(0)
+    injected.lift()
+  }
+
+const planLease: Scenario = async (stage) => {
+  const place = await placeOf(stage)
+  const injected = strikeProject(stage, place, 'planLease', async (id) => {
+    await stage.world.change(place.project, 'end', id, 'DELETE', `/api/leases/${id}`)
+  })
+  const { id } = await stage.world.lease(place.project, {
+    start_in_ms: 500,
+    before_end_in_ms: 1_500,
+    end_in_ms: 20_000,
+    order: { count: 2 },
+  })
+  await untilBlocked(stage, injected, `lease/${id}`)
+  await untilLease(place.project.api, id, isCancel(stage.kind) ? ['TERMINATED'] : ['ACTIVE'])
+  if (!isCancel(stage.kind)) await stage.world.change(place.project, 'end', id, 'DELETE', `/api/leases/${id}`)
+  await untilLease(place.project.api, id, ['TERMINATED'])
+  expect((await place.cloud.control.machines()).filter((machine) => machine.gone_at === null)).toEqual([])
+  expect(injected.struck()).toBeGreaterThan(0)
+  injected.lift()
+}
+
+/** A watch stays for minutes: "after" is when it has shown the order its machines, and the first run goes on, stale. */
+const watchCloud: Scenario = async (stage) => {
+  const name = unique('watched')
+  const project_ready = Promise.withResolvers<Place>()
+  const order_ready = Promise.withResolvers<string>()
+  const injected = stage.faults.inject({
+    activity: 'watchCloud',
+    kind: stage.kind,
+    strikes: (workflow_id) => workflow_id === `cloud/${name}`,
+    cancel: async () => cancelOrder(stage, await project_ready.promise)(await order_ready.promise),
+    effect: async () => {
+      const { project } = await project_ready.promise
+      const id = await order_ready.promise
+      await waitFor(async () => (await instancesOf(project.api, id)).some((instance) => instance.state !== 'pending'), {
+        what: 'a machine to be seen',
+        timeout_ms: SETTLE_TIMEOUT_MS,
+      })
+    },
+  })
+  const place = await stage.world.place({ name })
+  project_ready.resolve(place)
+  const { id } = await stage.world.order(place.project, { count: 2 })
+  order_ready.resolve(id)
+  await untilBlocked(stage, injected, `order/${id}`, blockedOrder(place, id, 'cloud_unseen'))
+  await endOrder(stage, place, id)
+  expect(injected.struck()).toBeGreaterThan(0)
+  injected.lift()
+}
+
+/** A hook in trouble: its receiver refuses first attempts, so that its lane has work. The cancel deletes the hook. */
+const onLane =
+  (activity: string): Scenario =>
+  async (stage) => {
+    const place = await placeOf(stage)
+    place.hook.receiver.answer = (received) => ({ status: received.attempt === 1 ? 500 : 200 })
+    const injected = strikeProject(stage, place, activity, async (id) => {
+      await stage.world.change(place.project, 'end', id, 'DELETE', `/api/hooks/${id}`)
+    })
+    const { id } = await stage.world.order(place.project, { count: 1 })
+    await waitFor(async () => injected.struck() > 0, {
+      what: `${activity} to be struck`,
+      timeout_ms: SETTLE_TIMEOUT_MS,
+    })
+    await untilBlocked(stage, injected, `hook/${place.hook.id}`)
+    place.hook.receiver.answer = () => ({ status: 200 })
+    await endOrder({ ...stage, kind: 'fail_before' }, place, id)
+    await untilDelivered(stage, place)
+    injected.lift()
+  }
+
+/** Everything was delivered, or cancelled with its hook. */
+async function untilDelivered(stage: Stage, place: Place): Promise<void> {
+  const deliveries = () =>
+    stage.world.h.store.db.selectFrom('deliveries').select('state').where('hook_id', '=', place.hook.id).execute()
+  await waitFor(async () => (await deliveries()).every(({ state }) => state === 'delivered' || state === 'cancelled'), {
+    what: 'all deliveries to end',
+    timeout_ms: SETTLE_TIMEOUT_MS,
+    interval_ms: 100,
+  })
+}
+
+/** Activities of flows that are told apart by what they look after: these share one worker and run side by side. */
+export const SCENARIOS: Readonly<Record<string, Scenario>> = {
+  planOrder: onOrder('planOrder'),
+  createInstances: onOrder('createInstances'),
+  deleteInstances,
+  planInstance: onInstance('planInstance'),
+  terminateInstance: onInstance('terminateInstance'),
+  planLease,
+  watchCloud,
+  planLane: onLane('planLane'),
+  attemptDelivery: onLane('attemptDelivery'),
+}

@@ -1,0 +1,170 @@
+/**
+ * A harness with witnesses: every request a client made, every delivery a receiver got, every cloud's ledger. At the
+ * end the outside checker judges all of it together.
+ */
+import { expect } from 'vitest'
+import { collect } from '../../chaos/collect.ts'
+import { judge, type Verdict } from '../../chaos/judge.ts'
+import type { ClientEntry, ClientKind, Promised } from '../../chaos/ledgers.ts'
+import { parseWorkflowId } from '../../domain/workflow-ids.ts'
+import { SETTLE_TIMEOUT_MS, type ShownLease, type ShownOrder, submitLease, submitOrder } from './flow.ts'
+import { type CloudOptions, type Harness, type HarnessOptions, type Project, startHarness } from './harness.ts'
+import { type Receiver, startReceiver } from './receiver.ts'
+import { waitFor } from './wait-for.ts'
+
+/** A project with a cloud of its own and a hook that hears of everything. */
+export interface Place {
+  readonly project: Project
+  readonly cloud: Awaited<ReturnType<Harness['cloud']>>
+  readonly hook: { readonly id: string; readonly receiver: Receiver }
+}
+
+export interface World {
+  readonly h: Harness
+  place(options?: CloudOptions): Promise<Place>
+  addHook(project: Project): Promise<Place['hook']>
+  order(project: Project, order?: Record<string, unknown>): Promise<ShownOrder>
+  lease(project: Project, lease: Parameters<typeof submitLease>[1]): Promise<ShownLease>
+  /** A write whose success is a promise, put down for the judge. */
+  change(
+    project: Project,
+    kind: ClientKind,
+    resource_id: string,
+    method: string,
+    path: string,
+    body?: unknown,
+  ): Promise<number>
+  /** Project of the noun a workflow looks after. */
+  projectOf(workflow_id: string): Promise<string | null>
+  /** What a running workflow says in the Temporal UI. */
+  details(workflow_id: string): Promise<string>
+  /** Waits until all is quiet, then judges everything that happened. */
+  judgeAll(): Promise<Verdict>
+  close(): Promise<void>
+}
+
+const SETTLE_MS = 2_500
+const WATCH_PERIOD_MS = 31_000
+
+export async function startWorld(options: HarnessOptions = {}): Promise<World> {
+  const h = await startHarness(options)
+  const client: ClientEntry[] = []
+  const projects: Project[] = []
+  const clouds: string[] = []
+  const hooks: Place['hook'][] = []
+
+  const noting = async <T extends { id: string }>(
+    kind: ClientKind,
+    promised: Promised,
+    job: () => Promise<T>,
+  ): Promise<T> => {
+    const sent_at_ms = Date.now()
+    const made = await job()
+    client.push({ kind, resource_id: made.id, sent_at_ms, at_ms: Date.now(), status: 202, promised })
+    return made
+  }
+
+  const world: World = {
+    h,
+    async place(cloud_options) {
+      const project = await h.project()
+      projects.push(project)
+      const cloud = await h.cloud(project, cloud_options)
+      clouds.push(cloud.name)
+      return { project, cloud, hook: await world.addHook(project) }
+    },
+    async addHook(project) {
+      const receiver = await startReceiver()
+      const { id } = await noting('hook', {}, async () => {
+        const { body } = await project.api.post<{ hook: { id: string; secret: string } }>('/api/hooks', {
+          uri: receiver.uri,
+        })
+        receiver.secrets = [body.hook.secret]
+        return body.hook
+      })
+      hooks.push({ id, receiver })
+      return { id, receiver }
+    },
+    order(project, order = {}) {
+      const { count = 2, policy = 'all', at_least } = order as { count?: number; policy?: 'all'; at_least?: number }
+      return noting('order', { count, policy, ...(at_least ? { at_least } : {}) }, () => submitOrder(project, order))
+    },
+    lease(project, lease) {
+      return noting('lease', {}, () => submitLease(project, lease))
+    },
+    async change(project, kind, resource_id, method, path, body) {
+      const sent_at_ms = Date.now()
+      const { status } = await project.api.request(method, path, body)
+      client.push({ kind, resource_id, sent_at_ms, at_ms: Date.now(), status })
+      return status
+    },
+    async projectOf(workflow_id) {
+      const { kind, id } = parseWorkflowId(workflow_id)
+      const table = ({ order: 'launch_orders', instance: 'instances', lease: 'leases', hook: 'hooks' } as const)[
+        kind as 'order'
+      ]
+      if (!table) return null
+      const row = await h.store.db.selectFrom(table).select('project_id').where('id', '=', id).executeTakeFirst()
+      return row?.project_id ?? null
+    },
+    async details(workflow_id) {
+      const handle = h.temporal.workflow.getHandle(workflow_id)
+      const metadata = await handle.query<{ currentDetails?: string }>('__temporal_workflow_metadata').catch(() => null)
+      return metadata?.currentDetails ?? ''
+    },
+    async judgeAll() {
+      await waitFor(async () => (await openNouns(h)) === 0, {
+        what: 'everything to settle',
+        timeout_ms: 2 * SETTLE_TIMEOUT_MS,
+        interval_ms: 200,
+      })
+      const ledgers = await collect({
+        api_url: h.service.url!,
+        projects: projects.map(({ name, token }) => ({ name, token })),
+        simulated_url: h.simulated_url,
+        cloud_names: clouds,
+        installation_id: h.service.installation_id,
+        client,
+        receivers: hooks.map(({ id, receiver }) => ({
+          hook_id: id,
+          deliveries: receiver.ledger.map((received) => ({
+            at_ms: performance.timeOrigin + received.at_ms,
+            webhook_id: received.event_id,
+            attempt: received.attempt,
+            body: received.body.toString('utf8'),
+            answered_status: received.status || null,
+          })),
+        })),
+      })
+      const verdict = judge(ledgers, { settle_ms: SETTLE_MS, watch_period_ms: WATCH_PERIOD_MS, faults: true })
+      expect(verdict.violations).toEqual([])
+      expect(verdict).toMatchObject({ ok: true, unjudged: [] })
+      return verdict
+    },
+    async close() {
+      await h.close()
+      await Promise.all(hooks.map(({ receiver }) => receiver.close()))
+    },
+  }
+  return world
+}
+
+/** Orders, leases, actions and deliveries that are not over. */
+async function openNouns(h: Harness): Promise<number> {
+  const count = async (query: Promise<readonly unknown[]>): Promise<number> => (await query).length
+  const { db } = h.store
+  const open = ['pending', 'in_flight', 'waiting'] as const
+  return (
+    (await count(
+      db
+        .selectFrom('launch_orders')
+        .select('id')
+        .where('state', 'not in', ['running', 'cancelled', 'terminated', 'failed'])
+        .execute(),
+    )) +
+    (await count(db.selectFrom('launch_orders').select('id').where('due_at', 'is not', null).execute())) +
+    (await count(db.selectFrom('leases').select('id').where('state', 'not in', ['TERMINATED', 'ERROR']).execute())) +
+    (await count(db.selectFrom('actions').select('id').where('state', 'in', ['queued', 'running']).execute())) +
+    (await count(db.selectFrom('deliveries').select('id').where('state', 'in', open).execute()))
+  )
+}
