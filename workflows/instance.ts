@@ -9,7 +9,11 @@ const patient = proxyActivities<Activities>({ ...PLAN_PATIENTLY, summary: 'plan 
 
 /** Works off the actions of one instance, in order. Id `instance/<id>`. */
 export async function instance(instance_id: string): Promise<void> {
-  await lookAfter(instance_id, { plan: local.planInstance, planPatiently: patient.planInstance, run })
+  await lookAfter(instance_id, {
+    plan: (id) => local.planInstance(id),
+    planPatiently: (id) => patient.planInstance(id),
+    run,
+  })
 }
 
 function run(step: Step): Promise<unknown> {

@@ -12,7 +12,11 @@ const patient = proxyActivities<Activities>({ ...PLAN_PATIENTLY, summary: 'plan 
  * `order/<id>`; may be started afresh at any time and goes on from the record.
  */
 export async function launchOrder(order_id: string): Promise<void> {
-  await lookAfter(order_id, { plan: local.planOrder, planPatiently: patient.planOrder, run })
+  await lookAfter(order_id, {
+    plan: (id, now) => local.planOrder(id, now.failing),
+    planPatiently: (id, now) => patient.planOrder(id, now.failing),
+    run,
+  })
 }
 
 function run(step: Step): Promise<unknown> {

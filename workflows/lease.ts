@@ -11,5 +11,9 @@ const patient = proxyActivities<Activities>({ ...PLAN_PATIENTLY, summary: 'plan 
  * start delay where its first moment is far away.
  */
 export async function lease(lease_id: string): Promise<void> {
-  await lookAfter(lease_id, { plan: local.planLease, planPatiently: patient.planLease, run: async () => {} })
+  await lookAfter(lease_id, {
+    plan: (id) => local.planLease(id),
+    planPatiently: (id) => patient.planLease(id),
+    run: async () => {},
+  })
 }

@@ -30,11 +30,21 @@ const HISTORY_MAX = 2_000
 /** A step that failed by a bug of ours is not tried again at once. */
 const FAILED_STEP_PAUSE_MS = 1_000
 
+/** What a flow tells its plan. */
+export interface Present {
+  /** A step that keeps failing, in one sentence. */
+  readonly failing: string | null
+  /** Keys of the steps under way. */
+  readonly running: readonly string[]
+}
+
 export interface Noun {
   /** Plans in the record: local activity first, the same as a regular one while the record is away. */
-  readonly plan: (id: string, failing: string | null) => Promise<Plan>
-  readonly planPatiently: (id: string, failing: string | null) => Promise<Plan>
+  readonly plan: (id: string, now: Present) => Promise<Plan>
+  readonly planPatiently: (id: string, now: Present) => Promise<Plan>
   readonly run: (step: Step) => Promise<unknown>
+  /** Steps side by side, where it is not the usual number. */
+  readonly steps_max?: number
 }
 
 /** Runs one noun until its plan says that nothing is left to do and no wake came since. */
@@ -73,7 +83,7 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
   for (;;) {
     const wakes_seen = wakes
     const ended_seen = ended
-    const plan = await planNow(id, noun, failing)
+    const plan = await planNow(id, noun, { failing, running: [...running.keys()] })
     setCurrentDetails(failing === null ? plan.details : `${plan.details}\n\nBlocked: \`step_failing\`, ${failing}`)
     if (shown !== '' && plan.state !== shown) upsertSearchAttributes([{ key: STATE, value: plan.state }])
     shown = plan.state
@@ -87,7 +97,7 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
     if (renew && running.size === 0) await continueAsNew(id)
     if (failed) await sleep(FAILED_STEP_PAUSE_MS, { summary: 'a step failed; it is tried again after a pause' })
     failed = 0
-    if (!renew) for (const step of choose(plan.steps, running)) start(step)
+    if (!renew) for (const step of choose(plan.steps, running, noun.steps_max ?? STEPS_MAX)) start(step)
     const moved = () => wakes !== wakes_seen || ended !== ended_seen
     if (plan.sleep_ms === null) await condition(moved)
     else await condition(moved, Math.max(1, plan.sleep_ms), { summary: plan.why.slice(0, 300) })
@@ -99,24 +109,24 @@ function reasonOf(error: unknown): string {
   return cause instanceof Error ? cause.message : 'unknown'
 }
 
-async function planNow(id: string, noun: Noun, failing: string | null): Promise<Plan> {
+async function planNow(id: string, noun: Noun, now: Present): Promise<Plan> {
   try {
-    return await noun.plan(id, failing)
+    return await noun.plan(id, now)
   } catch (error) {
-    if (!(error instanceof ActivityFailure) || isCancellation(error)) throw error
+    if (isCancellation(error)) throw error // a local activity's failure comes as it is, unwrapped
     setCurrentDetails(
       'Blocked: `record_away`, the record cannot be read or written; planning is tried again until it can',
     )
-    return noun.planPatiently(id, failing)
+    return noun.planPatiently(id, now)
   }
 }
 
 /** Free places go to steps in order, but no cloud takes the last one while another cloud has work. */
-function choose(steps: readonly Step[], running: ReadonlyMap<string, { cloud: string }>): Step[] {
+function choose(steps: readonly Step[], running: ReadonlyMap<string, { cloud: string }>, steps_max: number): Step[] {
   const waiting = steps.filter((step) => !running.has(step.key))
   const busy = new Set([...running.values()].map((entry) => entry.cloud))
   const chosen: Step[] = []
-  for (let free = STEPS_MAX - running.size; free > 0 && waiting.length; free--) {
+  for (let free = steps_max - running.size; free > 0 && waiting.length; free--) {
     const fair = free === 1 ? waiting.findIndex((step) => !busy.has(step.cloud)) : 0
     const [step] = waiting.splice(Math.max(0, fair), 1)
     busy.add(step!.cloud)

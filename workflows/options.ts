@@ -4,11 +4,14 @@
  */
 import type { ActivityOptions, LocalActivityOptions } from '@temporalio/workflow'
 
-/** Planning as a local activity: one transaction, at most 5 s in all. */
+/**
+ * Planning as a local activity: one transaction. Bounded by attempts: the time over all attempts is counted anew at each
+ * heartbeat of the workflow task, so that `scheduleToCloseTimeout` alone never ends one that keeps failing.
+ */
 export const PLAN_LOCALLY: LocalActivityOptions = {
   startToCloseTimeout: '4s',
   scheduleToCloseTimeout: '5s',
-  retry: { initialInterval: '100ms', maximumInterval: '1s' },
+  retry: { initialInterval: '100ms', maximumInterval: '1s', maximumAttempts: 3 },
 }
 
 /** The same function while the record is away: for as long as it takes. */
