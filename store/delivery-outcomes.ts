@@ -69,7 +69,11 @@ export async function storeOutcomes(
     const cause = {
       rule: 'receiver_asked',
       reason: `the receiver asked for no more (status ${outcome.result.status})`,
-      evidence: { delivery_id: outcome.claimed.delivery_id, status: outcome.result.status },
+      evidence: {
+        delivery_id: outcome.claimed.delivery_id,
+        status: outcome.result.status,
+        observed_at: outcome.result.ended_at.toISOString(),
+      },
     }
     hooks.set(hook.id, await disableLocked(trx, hook, 'receiver_asked', cause))
   }

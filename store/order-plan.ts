@@ -190,8 +190,10 @@ async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision):
   const { order } = loaded
   await applyAttempts(trx, loaded, decision)
   await applyItems(trx, decision)
-  const order_event =
-    decision.instances.length || decision.state !== order.state ? await lastEventId(trx, 'order', order.id) : undefined
+  const blocked = decision.blocker?.code !== order.blocker?.code
+  const tells =
+    decision.instances.length > 0 || decision.state !== order.state || blocked || decision.partial !== order.partial
+  const order_event = tells ? await lastEventId(trx, 'order', order.id) : undefined
   const changed = await changeInstances(
     trx,
     decision.instances.map((change) => ({
