@@ -247,7 +247,10 @@ export function deploymentState(states: readonly string[]): string {
   return has('failed') ? 'failed' : has('terminated') ? 'terminated' : 'cancelled'
 }
 
-/** Derives a deployment's state from its orders; the event names what caused it. */
+/**
+ * Derives a deployment's state from its orders; the event names what caused it. Not known where the process that changed
+ * the order died before it came here: then it was the newest thing that happened to any of them.
+ */
 export async function deriveDeployment(
   trx: Trx,
   deployment_id: string,
@@ -267,6 +270,7 @@ export async function deriveDeployment(
   const state = deploymentState(orders.map((order) => order.state))
   if (state === deployment.state) return
   const sequence = deployment.sequence + 1
+  const event = cause_event ?? (await newestOrderEvent(trx, deployment_id))
   await trx.updateTable('deployments').set({ state, sequence }).where('id', '=', deployment_id).execute()
   await recordEvents(trx, [
     {
@@ -281,8 +285,17 @@ export async function deriveDeployment(
       cause: {
         rule: 'derived_from_orders',
         reason: `its orders are ${[...new Set(orders.map((o) => o.state))].join(', ')}`,
-        ...(cause_event ? { event: cause_event } : {}),
+        ...(event ? { event } : {}),
       },
     },
   ])
+}
+
+async function newestOrderEvent(trx: Trx, deployment_id: string): Promise<string | undefined> {
+  const { rows } = await sql<{ id: string }>`
+    select newest.id from launch_orders, lateral (
+      select id, number from events where resource_type = 'order' and resource_id = launch_orders.id
+      order by sequence desc limit 1) newest
+    where deployment_id = ${deployment_id} order by newest.number desc limit 1`.execute(trx)
+  return rows[0]?.id
 }
