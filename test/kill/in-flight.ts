@@ -12,10 +12,15 @@ export interface InFlight {
   readonly leases_due: number
 }
 
+/** Grows with what flows and senders do, and with nothing that clients do. */
+export interface Motion {
+  readonly flows: number
+  readonly sends: number
+}
+
 export interface RecordView {
   inFlight(): Promise<InFlight>
-  /** Grows with everything that flows and senders do, and with nothing that clients do. */
-  motion(): Promise<number>
+  motion(): Promise<Motion>
   /** Nouns that are not over, by kind; only what is above zero. */
   open(): Promise<Readonly<Record<string, number>>>
   /** Machines that instances are bound to and that should be there. */
@@ -41,8 +46,8 @@ const IN_FLIGHT = `
       where at between record_now() - interval '100 ms' and record_now() + interval '1 s') as leases_due`
 
 const MOTION = `
-  select (select count(*) from events where cause -> 'actor' is null)::int
-    + (select count(*) from delivery_attempts)::int as motion`
+  select (select count(*)::int from events where cause -> 'actor' is null) as flows,
+    (select count(*)::int from delivery_attempts) as sends`
 
 const OPEN = `
   select kind, count(*)::int as rows from (
@@ -64,7 +69,7 @@ export function openRecordView(database_url: string): RecordView {
   const rows = async <Row>(text: string): Promise<Row[]> => (await pool.query(text)).rows as Row[]
   return {
     inFlight: async () => (await rows<InFlight>(IN_FLIGHT))[0]!,
-    motion: async () => (await rows<{ motion: number }>(MOTION))[0]!.motion,
+    motion: async () => (await rows<Motion>(MOTION))[0]!,
     async open() {
       return Object.fromEntries((await rows<{ kind: string; rows: number }>(OPEN)).map((row) => [row.kind, row.rows]))
     },
