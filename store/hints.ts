@@ -64,7 +64,8 @@ export function openHints(store: Store, database_url: string): Hints {
   return {
     wait(timeout_ms, signal) {
       return new Promise((resolve) => {
-        if (signal?.aborted || closed) return resolve()
+        if (signal?.aborted) return resolve()
+        // Once closed there are no hints, but time goes by all the same: a waiter in a loop must not spin.
         const timer = setTimeout(done, timeout_ms)
         function done() {
           clearTimeout(timer)

@@ -1,4 +1,7 @@
-/** Every flow on a worker that caches nothing: each of its tasks begins with a replay of all before. */
+/**
+ * Every flow on a worker that caches nothing: each of its tasks begins with a replay of all before. Timers are late by
+ * the sticky time-out then (3 s), so moments lie further apart here.
+ */
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { instancesOf, untilInstance, untilLease, untilOrder } from '../support/flow.ts'
 import { startWorld, type World } from '../support/world.ts'
@@ -30,8 +33,8 @@ test('a lease with an order, and a hook in trouble', async () => {
   hook.receiver.answer = (received) => ({ status: received.attempt === 1 && received.sequence === 1 ? 500 : 200 })
   const { id } = await world.lease(project, {
     start_in_ms: 500,
-    before_end_in_ms: 1_500,
-    end_in_ms: 3_000,
+    before_end_in_ms: 6_000,
+    end_in_ms: 9_000,
     order: { count: 2 },
   })
   expect(await untilLease(project.api, id, ['TERMINATED', 'ERROR'])).toMatchObject({ state: 'TERMINATED' })

@@ -38,11 +38,13 @@ export interface Harness extends FreshStore {
   readonly temporal: Client
   readonly simulated_url: string
   readonly envelope: Envelope
+  readonly master_key: Buffer
   project(): Promise<Project>
   /** A cloud of its own, granted to a project; sizes `small`, images `debian`. */
   cloud(project: Project, options?: CloudOptions): Promise<{ name: string; control: CloudControl }>
   stopService(): Promise<void>
-  startService(): Promise<void>
+  /** Starts it again; the port, where something else has to find it at the same place. */
+  startService(port?: number): Promise<void>
 }
 
 export interface CloudOptions {
@@ -84,15 +86,16 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const namespace = await freshNamespace()
   const data = await mkdtemp(join(tmpdir(), 'holdfast-test-'))
   const simulated = await startSimulatedCloud({ port: 0, data })
-  const envelope = createEnvelope({ current: { id: 'test', key: randomBytes(32) } })
+  const master_key = randomBytes(32)
+  const envelope = createEnvelope({ current: { id: 'test', key: master_key } })
   const log = pino({ level: process.env.HOLDFAST_TEST_LOG ?? 'silent' }, pino.destination(2))
-  const start = () =>
+  const start = (port = 0) =>
     startService({
       role: 'all',
       database_url: fresh.database_url,
       temporal_address: inject('temporal_address'),
       namespace,
-      port: 0,
+      port,
       auth: 'token',
       hook_allow: '127.0.0.0/8',
       envelope,
@@ -113,6 +116,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     namespace,
     temporal,
     envelope,
+    master_key,
     simulated_url: simulated.url,
     get service() {
       return service
@@ -150,8 +154,8 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       return { name, control }
     },
     stopService: () => service.stop(),
-    async startService() {
-      service = await start()
+    async startService(port) {
+      service = await start(port)
       await service.engine!.ready
     },
     async close() {

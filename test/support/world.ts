@@ -38,6 +38,8 @@ export interface World {
   projectOf(workflow_id: string): Promise<string | null>
   /** What a running workflow says in the Temporal UI. */
   details(workflow_id: string): Promise<string>
+  /** Orders, leases, actions and deliveries that are not over. */
+  openNouns(): Promise<number>
   /** Waits until all is quiet, then judges everything that happened. */
   judgeAll(): Promise<Verdict>
   close(): Promise<void>
@@ -112,6 +114,7 @@ export async function startWorld(options: HarnessOptions = {}): Promise<World> {
       const metadata = await handle.query<{ currentDetails?: string }>('__temporal_workflow_metadata').catch(() => null)
       return metadata?.currentDetails ?? ''
     },
+    openNouns: () => openNouns(h),
     async judgeAll() {
       await waitFor(async () => (await openNouns(h)) === 0, {
         what: 'everything to settle',
