@@ -6,28 +6,16 @@ import { notFound } from '../errors.ts'
 import { tellVersion } from '../request.ts'
 import { errors, guarded } from '../route.ts'
 import { beforeId, fields, Id, iso, json, MomentOut, Name, Next, nextCursor, page } from '../schemas.ts'
+import { ORDER_STATES } from './order-view.ts'
 
 // Schema -------------------------------------------------------------------------------------------------------------
-
-const STATES = [
-  'queued',
-  'launching',
-  'settling',
-  'running',
-  'held',
-  'compensating',
-  'cancelled',
-  'terminating',
-  'terminated',
-  'failed',
-] as const
 
 const Deployment = z
   .strictObject({
     id: z.string(),
     href: z.string(),
     name: z.string(),
-    state: z.enum(STATES),
+    state: z.enum(ORDER_STATES),
     orders: z.record(z.string(), z.int()).openapi({ description: 'Orders by state.' }),
     instances: z.record(z.string(), z.int()).openapi({ description: 'Instances by state.' }),
     sequence: z.int(),
@@ -39,7 +27,7 @@ const render = (row: ShownDeployment): z.infer<typeof Deployment> => ({
   id: row.id,
   href: `/api/deployments/${row.id}`,
   name: row.name,
-  state: row.state as (typeof STATES)[number],
+  state: row.state as (typeof ORDER_STATES)[number],
   orders: row.orders,
   instances: row.instances,
   sequence: row.sequence,
@@ -54,7 +42,7 @@ const list = createRoute({
   tags: ['deployments'],
   summary: 'List deployments, newest first',
   ...guarded('read'),
-  request: { query: fields({ ...page, state: z.enum(STATES).optional(), name: Name.optional() }) },
+  request: { query: fields({ ...page, state: z.enum(ORDER_STATES).optional(), name: Name.optional() }) },
   responses: { 200: json('A page.', z.strictObject({ deployments: z.array(Deployment), next: Next })), ...errors },
 })
 

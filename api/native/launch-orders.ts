@@ -3,124 +3,21 @@ import { createRoute, z } from '@hono/zod-openapi'
 import { cloudsForOrders } from '../../store/clouds.ts'
 import { changeOnce, within } from '../../store/idempotency.ts'
 import { listInstances } from '../../store/instances.ts'
-import { listAttempts, listOrders, type ShownOrder, showOrder } from '../../store/order-list.ts'
+import { listAttempts, listOrders, showOrder } from '../../store/order-list.ts'
 import { acceptOrder, endOrder, findOrder } from '../../store/orders.ts'
 import { type Api, type ApiContext, callerOf } from '../context.ts'
 import { notFound } from '../errors.ts'
 import { ifMatch, requestKey, tellVersion } from '../request.ts'
 import { changeHeaders, errors, guarded, guardedBody, writeHeaders } from '../route.ts'
-import {
-  BlockerOut,
-  beforeId,
-  body,
-  ErrorOut,
-  fields,
-  Id,
-  iso,
-  isoOrNull,
-  json,
-  MomentOut,
-  Next,
-  nextCursor,
-  page,
-} from '../schemas.ts'
+import { beforeId, body, fields, Id, json, Next, nextCursor, page } from '../schemas.ts'
 import { Instance, renderInstance } from './instance-view.ts'
 import { checkNames, OrderInput } from './order-input.ts'
+import { Attempt, LaunchOrder, ORDER_STATES, renderAttempt, renderOrder } from './order-view.ts'
 
-// Schema -------------------------------------------------------------------------------------------------------------
-
-const STATES = [
-  'queued',
-  'launching',
-  'settling',
-  'running',
-  'held',
-  'compensating',
-  'cancelled',
-  'terminating',
-  'terminated',
-  'failed',
-] as const
-
-const LaunchOrder = z
-  .strictObject({
-    id: z.string(),
-    href: z.string(),
-    name: z.string(),
-    deployment: z.strictObject({ id: z.string(), name: z.string(), href: z.string() }),
-    lease_id: z.string().nullable(),
-    state: z.enum(STATES),
-    partial: z.boolean().openapi({ description: 'It runs, but not with all it was to have.' }),
-    policy: z.enum(['all', 'at_least', 'any']),
-    at_least: z.int().nullable(),
-    count: z.int(),
-    counts: z.record(z.string(), z.int()).openapi({ description: 'Items by state.' }),
-    clouds: z.array(z.string()),
-    size: z.string(),
-    image: z.string(),
-    user_data: z.boolean().openapi({ description: 'Whether it carries user data, which is never shown.' }),
-    extra: z.record(z.string(), z.unknown()),
-    priority: z.int(),
-    wish: z.enum(['run', 'cancel', 'terminate']),
-    blocker: BlockerOut.nullable().openapi({ description: 'What holds it up.' }),
-    sequence: z.int(),
-    created_at: MomentOut,
-    settled_at: MomentOut.nullable(),
-  })
-  .openapi('LaunchOrder')
-
-const Attempt = z
-  .strictObject({
-    id: z.string(),
-    item: z.int(),
-    instance_id: z.string(),
-    number: z.int(),
-    cloud: z.string(),
-    state: z.enum(['open', 'sent', 'won', 'lost', 'unknown', 'surplus']),
-    provider_id: z.string().nullable(),
-    sends: z.int(),
-    sent_at: MomentOut.nullable(),
-    answered_at: MomentOut.nullable(),
-    settle_at: MomentOut.nullable().openapi({ description: 'From then on silence means it was never carried out.' }),
-    error: ErrorOut.nullable(),
-    created_at: MomentOut,
-    gone_at: MomentOut.nullable(),
-  })
-  .openapi('LaunchAttempt')
+// Schema ---------------------------------------------------------------------------------------------------------------
 
 const OrderEnvelope = z.strictObject({ launch_order: LaunchOrder })
 const OrderParams = z.strictObject({ order_id: Id })
-
-type Column = Exclude<keyof z.infer<typeof LaunchOrder>, 'href' | 'user_data' | 'deployment'>
-type Shown = Pick<ShownOrder, Column | 'deployment' | 'deployment_id' | 'sealed_user_data'>
-
-function render(row: Shown): z.infer<typeof LaunchOrder> {
-  const { id, name, state, partial, policy, at_least, count, counts, clouds, size, image, extra, priority, wish } = row
-  return {
-    id,
-    href: `/api/launch-orders/${id}`,
-    name,
-    deployment: { id: row.deployment_id, name: row.deployment, href: `/api/deployments/${row.deployment_id}` },
-    lease_id: row.lease_id,
-    state,
-    partial,
-    policy,
-    at_least,
-    count,
-    counts,
-    clouds,
-    size,
-    image,
-    user_data: row.sealed_user_data !== null,
-    extra,
-    priority,
-    wish,
-    blocker: row.blocker,
-    sequence: row.sequence,
-    created_at: iso(row.created_at),
-    settled_at: isoOrNull(row.settled_at),
-  }
-}
 
 // Routes -------------------------------------------------------------------------------------------------------------
 
@@ -143,7 +40,12 @@ const list = createRoute({
   summary: 'List launch orders, newest first',
   ...guarded('read'),
   request: {
-    query: fields({ ...page, state: z.enum(STATES).optional(), deployment_id: Id.optional(), lease_id: Id.optional() }),
+    query: fields({
+      ...page,
+      state: z.enum(ORDER_STATES).optional(),
+      deployment_id: Id.optional(),
+      lease_id: Id.optional(),
+    }),
   },
   responses: { 200: json('A page.', z.strictObject({ launch_orders: z.array(LaunchOrder), next: Next })), ...errors },
 })
@@ -213,7 +115,7 @@ export function routeLaunchOrders(app: Api): void {
     const query = { ...filter, limit: limit + 1, before: beforeId('launch-orders', cursor) }
     const rows = await listOrders(c.get('deps').store.db, c.get('identity').project_id, query)
     const next = nextCursor('launch-orders', rows, limit)
-    return c.json({ launch_orders: rows.slice(0, limit).map(render), next }, 200)
+    return c.json({ launch_orders: rows.slice(0, limit).map(renderOrder), next }, 200)
   })
 
   app.openapi(get, async (c) => c.json({ launch_order: await show(c, c.req.valid('param').order_id) }, 200))
@@ -255,7 +157,7 @@ async function accept(c: ApiContext, input: z.infer<typeof OrderInput>): Promise
   if (!accepted.made) return show(c, accepted.order_id)
   onAccepted?.(accepted)
   const { deployment_id, created_at } = accepted.made
-  return render({
+  return renderOrder({
     ...order,
     id: accepted.order_id,
     deployment_id,
@@ -281,7 +183,7 @@ async function show(c: ApiContext, order_id: string): Promise<z.infer<typeof Lau
   const order = await showOrder(c.get('deps').store.db, c.get('identity').project_id, order_id)
   if (!order) throw notFound('launch order', order_id)
   tellVersion(c, order.sequence)
-  return render(order)
+  return renderOrder(order)
 }
 
 async function end(c: ApiContext, order_id: string): Promise<z.infer<typeof LaunchOrder>> {
@@ -299,21 +201,3 @@ async function owned(c: ApiContext, order_id: string) {
   if (!order) throw notFound('launch order', order_id)
   return order
 }
-
-type AttemptRow = Awaited<ReturnType<typeof listAttempts>>[number]
-const renderAttempt = (row: AttemptRow): z.infer<typeof Attempt> => ({
-  id: row.id,
-  item: row.item,
-  instance_id: row.instance_id,
-  number: row.number,
-  cloud: row.cloud,
-  state: row.state,
-  provider_id: row.provider_id,
-  sends: row.sends,
-  sent_at: isoOrNull(row.sent_at),
-  answered_at: isoOrNull(row.answered_at),
-  settle_at: isoOrNull(row.settle_at),
-  error: row.error,
-  created_at: iso(row.created_at),
-  gone_at: isoOrNull(row.gone_at),
-})
