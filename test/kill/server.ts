@@ -139,6 +139,17 @@ export async function processesOf(data: string): Promise<{ pid: number; command:
   return found
 }
 
+/** A process and the ones it started, itself first. PostgreSQL's each have a group of their own. */
+export async function familyOf(pid: number): Promise<number[]> {
+  const children: number[] = []
+  for (const name of await readdir('/proc')) {
+    const stat = /^\d+$/.test(name) ? await readFile(`/proc/${name}/stat`, 'utf8').catch(() => '') : ''
+    const [, parent] = stat.split(') ').at(-1)!.split(' ')
+    if (Number(parent) === pid) children.push(Number(name))
+  }
+  return [pid, ...children]
+}
+
 /** Ends whatever runs on the folder and removes it; also after a failed test. */
 export async function dropFolder(data: string, server?: ServerProcess): Promise<void> {
   if (server) {
