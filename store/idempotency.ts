@@ -59,7 +59,7 @@ export function changeOnce(
   caller: Caller,
   key: RequestKey | null,
   answer: KeyedAnswer,
-  change: (trx: Trx) => Promise<Partial<KeyedAnswer> | void>,
+  change: ((trx: Trx) => Promise<Partial<KeyedAnswer>>) | ((trx: Trx) => Promise<void>),
 ): Promise<GivenAnswer> {
   return write(store, async (trx) => {
     const earlier = await claimKey(trx, caller.project_id, key, answer)
