@@ -5,6 +5,7 @@
  * hint to all processes ("something is new") so that relay, senders and readers look at once. Hints may be lost: each
  * of them also looks by itself now and then.
  */
+import { Socket } from 'node:net'
 import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
 import pg from 'pg'
 import { DomainError } from '../domain/errors.ts'
@@ -26,6 +27,12 @@ export interface Store {
 }
 
 const TRANSACTION_TIMEOUT_MS = 3_000
+/**
+ * No statement runs longer than the time-out above, so a server that is silent for so long will not answer any more: it
+ * hangs, or its host is cut off, which a socket alone does not notice. Longer than a connection lies idle in the pool.
+ */
+const SILENCE_MS = 10_000
+const IDLE_MS = 8_000
 const RETRIES_MAX = 8
 /** serialization_failure, deadlock_detected */
 const RETRIED = new Set(['40001', '40P01'])
@@ -43,6 +50,8 @@ export function openStore(
     connectionString: database_url,
     max: options.size ?? 10,
     connectionTimeoutMillis: 3_000,
+    idleTimeoutMillis: IDLE_MS,
+    stream: openSocket,
     options: `-c transaction_timeout=${TRANSACTION_TIMEOUT_MS} -c idle_in_transaction_session_timeout=${TRANSACTION_TIMEOUT_MS} -c timezone=UTC`,
   })
   const report = options.onError ?? (() => {})
@@ -51,6 +60,15 @@ export function openStore(
   pool.on('connect', (client) => client.on('error', report))
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
   return { db, onCommit: () => {}, hand_over_after_ms: 0, close: () => db.destroy() }
+}
+
+/** A socket that breaks when an answer does not come; it works below TLS as well. */
+function openSocket(): Socket {
+  const socket = new Socket()
+  socket.setTimeout(SILENCE_MS, () => {
+    socket.destroy(Object.assign(new Error(`PostgreSQL gave no answer for ${SILENCE_MS} ms`), { code: 'ETIMEDOUT' }))
+  })
+  return socket
 }
 
 /** One transaction, with retries; the hint follows the commit. `job` must be safe to run again from its beginning. */
