@@ -35,7 +35,9 @@ const ENVIRONMENT = z.object({
   HOLDFAST_PORT: z.coerce.number().int().min(0).max(65_535).default(8080),
   HOLDFAST_DATA: z.string().min(1).default('.holdfast'),
   HOLDFAST_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
-  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/ }).optional(),
+  DATABASE_URL: z
+    .url({ protocol: /^postgres(ql)?$/, error: 'must be like postgres://user:password@host:5432/database' })
+    .optional(),
   TEMPORAL_ADDRESS: z
     .string()
     .regex(/^[^\s/]+:\d+$/, 'must be host:port')
@@ -50,9 +52,13 @@ const port = (text: string): number => {
   return value
 }
 
-/** Reads flags and environment of `start`. Throws ConfigError. */
+/** What commander says, on one line. */
+const oneLine = (error: unknown): string =>
+  (error instanceof Error ? error.message : String(error)).replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ')
+
+/** Reads flags and environment of `start`; a variable that is empty counts as not set. Throws ConfigError. */
 export function readConfig(args: readonly string[], environment: NodeJS.ProcessEnv): Config {
-  const parsed = ENVIRONMENT.safeParse(environment)
+  const parsed = ENVIRONMENT.safeParse(Object.fromEntries(Object.entries(environment).filter(([, value]) => value)))
   if (!parsed.success) {
     const [issue] = parsed.error.issues
     throw new ConfigError(`${String(issue!.path[0])}: ${issue!.message}`)
@@ -70,7 +76,7 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
     flags.parse([...args], { from: 'user' })
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'commander.helpDisplayed') process.exit(0)
-    throw new ConfigError(error instanceof Error ? error.message : String(error))
+    throw new ConfigError(oneLine(error))
   }
   const given = flags.opts<{ role: ProcessRole; port?: number; data?: string }>()
   try {

@@ -123,7 +123,9 @@ async function prepareRecord(config: Config, database_url: string, log: Logger):
     onError: (error) => log.warn({ err: error.message }, 'a connection to PostgreSQL was lost'),
   })
   try {
-    const fresh = await isFresh(store)
+    const fresh = await isFresh(store).catch((error: Error) => {
+      throw new Error(`PostgreSQL cannot be used, see DATABASE_URL: ${error.message || String(error)}`)
+    })
     await migrate(store.db)
     if (fresh && config.clock_start) await shiftClock(store, config.clock_start.getTime() - Date.now())
     return await firstOperator(config, store)
