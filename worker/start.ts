@@ -4,10 +4,13 @@
  */
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { type Config, ConfigError, readConfig } from './config.ts'
 import { failStart, openProcess } from './process.ts'
 
 const EXIT_WITHIN_MS = 10_000
+/** So long the ready line waits for Temporal; then it goes on without, degraded. */
+const ENGINE_WITHIN_MS = 3_000
 
 let config: Config
 try {
@@ -30,6 +33,15 @@ const running = await openProcess(config, stopping.signal).catch((error: unknown
   failStart(error instanceof Error ? error.message : String(error))
 })
 
+const { engine } = running.service
+if (engine) {
+  const away = delay(ENGINE_WITHIN_MS, undefined, { signal: stopping.signal }).catch(() => {})
+  await Promise.race([engine.ready, engine.failed, away]).catch(async (error: Error) => {
+    await running.stop()
+    failStart(error.message)
+  })
+}
+
 /** Where `npm run token` finds the record of a running process. */
 const endpoints = join(config.data, 'run', 'endpoints.json')
 await mkdir(join(config.data, 'run'), { recursive: true })
@@ -44,7 +56,7 @@ process.stdout.write(
   })}\n`,
 )
 
-const fatal = running.service.engine?.failed.catch((error: unknown) => {
+const fatal = engine?.failed.catch((error: unknown) => {
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
   process.exitCode = 1
   stopping.abort()
