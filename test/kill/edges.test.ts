@@ -110,7 +110,8 @@ describe('beside a given PostgreSQL and Temporal', () => {
       environment: { ...environment, ...more },
     })
     const lines = refusals(end.stderr)
-    expect({ code: end.code, lines: lines.length }, end.stderr).toEqual({ code: 1, lines: 1 })
+    const { code, stdout } = end
+    expect({ code, stdout, lines: lines.length }, end.stderr).toEqual({ code: 1, stdout: '', lines: 1 })
     return lines[0]!
   }
 
@@ -167,6 +168,20 @@ describe('beside a given PostgreSQL and Temporal', () => {
     } finally {
       await connection.close()
     }
+  })
+
+  test('a Temporal that is not there keeps nobody from starting, nor from leaving', async () => {
+    const server = await startServer({
+      arguments: ['--port', '0', '--data', data],
+      environment: { ...environment, TEMPORAL_ADDRESS: '127.0.0.1:1' },
+    })
+    const response = await fetch(`${server.url}/readyz`)
+    expect(response.status).toBe(200)
+    expect(await response.json()).toEqual({ ready: true, degraded: ['temporal'], reasons: [] })
+    const asked_at = performance.now()
+    server.kill('SIGTERM')
+    expect(await server.ended).toMatchObject({ code: 0, signal: null })
+    expect(performance.now() - asked_at).toBeLessThan(EXIT_WITHIN_MS)
   })
 
   test('a transaction held open too long, idle or busy, ends by itself and never the process', async () => {
@@ -232,6 +247,7 @@ describe('a server with its own engine', () => {
       method: 'POST',
       headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', 'idempotency-key': key },
       body: JSON.stringify(body),
+      signal: AbortSignal.timeout(OUTAGE_TIMEOUT_MS),
     })
   const order = async (): Promise<string> => {
     const told = await client.ask({ kind: 'order', method: 'POST', path: '/api/launch-orders', body })
@@ -251,7 +267,7 @@ describe('a server with its own engine', () => {
       interval_ms: 50,
     })
   const ready = async (): Promise<{ status: number; degraded: string[]; reasons: string[] }> => {
-    const response = await fetch(`${server.url}/readyz`)
+    const response = await fetch(`${server.url}/readyz`, { signal: AbortSignal.timeout(OUTAGE_TIMEOUT_MS) })
     return { status: response.status, ...((await response.json()) as { degraded: string[]; reasons: string[] }) }
   }
   const untilReady = (state: Record<string, unknown>): Promise<unknown> =>
