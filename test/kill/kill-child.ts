@@ -110,4 +110,6 @@ const service = await startService({
 })
 await service.engine!.ready
 process.stdout.write(`${JSON.stringify({ ready: true, url: service.url })}\n`)
+// Whoever started it may be killed itself: without them it has no business.
+process.stdin.on('end', () => process.exit(1)).resume()
 process.on('SIGTERM', () => void service.stop().then(() => process.exit(0)))

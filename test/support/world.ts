@@ -2,6 +2,7 @@
  * A harness with witnesses: every request a client made, every delivery a receiver got, every cloud's ledger. At the
  * end the outside checker judges all of it together.
  */
+import { sql } from 'kysely'
 import { expect } from 'vitest'
 import { collect } from '../../chaos/collect.ts'
 import { judge, type Verdict } from '../../chaos/judge.ts'
@@ -38,8 +39,8 @@ export interface World {
   projectOf(workflow_id: string): Promise<string | null>
   /** What a running workflow says in the Temporal UI. */
   details(workflow_id: string): Promise<string>
-  /** Orders, leases, actions and deliveries that are not over. */
-  openNouns(): Promise<number>
+  /** Waits until nothing is open any more. */
+  untilQuiet(): Promise<void>
   /** Waits until all is quiet, then judges everything that happened. */
   judgeAll(): Promise<Verdict>
   close(): Promise<void>
@@ -114,13 +115,9 @@ export async function startWorld(options: HarnessOptions = {}): Promise<World> {
       const metadata = await handle.query<{ currentDetails?: string }>('__temporal_workflow_metadata').catch(() => null)
       return metadata?.currentDetails ?? ''
     },
-    openNouns: () => openNouns(h),
+    untilQuiet: () => untilQuiet(h),
     async judgeAll() {
-      await waitFor(async () => (await openNouns(h)) === 0, {
-        what: 'everything to settle',
-        timeout_ms: 2 * SETTLE_TIMEOUT_MS,
-        interval_ms: 200,
-      })
+      await untilQuiet(h)
       const ledgers = await collect({
         api_url: h.service.url!,
         projects: projects.map(({ name, token }) => ({ name, token })),
@@ -152,22 +149,30 @@ export async function startWorld(options: HarnessOptions = {}): Promise<World> {
   return world
 }
 
-/** Orders, leases, actions and deliveries that are not over. */
-async function openNouns(h: Harness): Promise<number> {
-  const count = async (query: Promise<readonly unknown[]>): Promise<number> => (await query).length
-  const { db } = h.store
-  const open = ['pending', 'in_flight', 'waiting'] as const
-  return (
-    (await count(
-      db
-        .selectFrom('launch_orders')
-        .select('id')
-        .where('state', 'not in', ['running', 'cancelled', 'terminated', 'failed'])
-        .execute(),
-    )) +
-    (await count(db.selectFrom('launch_orders').select('id').where('due_at', 'is not', null).execute())) +
-    (await count(db.selectFrom('leases').select('id').where('state', 'not in', ['TERMINATED', 'ERROR']).execute())) +
-    (await count(db.selectFrom('actions').select('id').where('state', 'in', ['queued', 'running']).execute())) +
-    (await count(db.selectFrom('deliveries').select('id').where('state', 'in', open).execute()))
-  )
+/** Orders, leases, actions and deliveries that are not over, by what and state. */
+async function openNouns(h: Harness): Promise<Record<string, number>> {
+  const { rows } = await sql<{ what: string; count: number }>`
+    select what, count(*)::int as count from (
+      select 'order ' || state as what from launch_orders where state not in ('running', 'cancelled', 'terminated', 'failed') or due_at is not null
+      union all select 'lease ' || state from leases where state not in ('TERMINATED', 'ERROR')
+      union all select 'action ' || state from actions where state in ('queued', 'running')
+      union all select 'delivery ' || state from deliveries where state in ('pending', 'in_flight', 'waiting')
+    ) open group by what`.execute(h.store.db)
+  return Object.fromEntries(rows.map(({ what, count }) => [what, count]))
+}
+
+/** Waits until nothing is open; says what is, if that is in vain. */
+async function untilQuiet(h: Harness): Promise<void> {
+  let open: Record<string, number> = {}
+  try {
+    await waitFor(
+      async () => {
+        open = await openNouns(h)
+        return Object.keys(open).length === 0
+      },
+      { what: 'everything to settle', timeout_ms: 2 * SETTLE_TIMEOUT_MS, interval_ms: 200 },
+    )
+  } catch (error) {
+    throw new Error(`still open: ${JSON.stringify(open)}`, { cause: error })
+  }
 }
