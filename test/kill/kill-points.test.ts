@@ -117,6 +117,7 @@ test('killed at every point, nothing is lost, doubled or left behind', async () 
   const found = [...new Set(await points())].toSorted()
   expect(found.length).toBeGreaterThan(30)
 
+  process.stdout.write(`points:\n${found.join('\n')}\n`)
   const missed: string[] = []
   for (const [index, point] of found.entries()) {
     await writeFile(join(folder, 'points'), '')
