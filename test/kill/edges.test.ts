@@ -210,7 +210,7 @@ describe('beside a given PostgreSQL and Temporal', () => {
   })
 })
 
-describe('a server with its own engine', () => {
+describe('a server with its own engine', { timeout: 120_000 }, () => {
   let data: string
   let cloud_data: string
   let port: number
