@@ -21,6 +21,10 @@ import { type FreshStore, freshStore } from './database.ts'
 
 export interface HarnessOptions {
   readonly worker_options?: EngineSideNeeds['worker_options']
+  /** A Temporal of one's own instead of the shared one. */
+  readonly temporal_address?: string
+  /** One that exists, with our search attributes; left out: a fresh one. */
+  readonly namespace?: string
 }
 
 /** What a test holds of a project: a client of each role. */
@@ -58,8 +62,8 @@ let serial = 0
 export const unique = (prefix: string): string => `${prefix}-${process.pid}-${++serial}`
 
 /** Registers a namespace of its own with our search attributes. */
-export async function freshNamespace(): Promise<string> {
-  const connection = await Connection.connect({ address: inject('temporal_address') })
+export async function freshNamespace(address = inject('temporal_address')): Promise<string> {
+  const connection = await Connection.connect({ address })
   const namespace = `test-${randomBytes(6).toString('hex')}`
   const KEYWORD = 2
   await connection.workflowService.registerNamespace({
@@ -83,7 +87,8 @@ type Long = NonNullable<
 export async function startHarness(options: HarnessOptions = {}): Promise<Harness> {
   const fresh = await freshStore()
   await sql`update installation set id = gen_random_uuid()`.execute(fresh.store.db)
-  const namespace = await freshNamespace()
+  const temporal_address = options.temporal_address ?? inject('temporal_address')
+  const namespace = options.namespace ?? (await freshNamespace(temporal_address))
   const data = await mkdtemp(join(tmpdir(), 'holdfast-test-'))
   const simulated = await startSimulatedCloud({ port: 0, data })
   const master_key = randomBytes(32)
@@ -93,7 +98,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     startService({
       role: 'all',
       database_url: fresh.database_url,
-      temporal_address: inject('temporal_address'),
+      temporal_address,
       namespace,
       port,
       auth: 'token',
@@ -105,7 +110,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     })
   let service = await start()
   await service.engine!.ready
-  const connection = await Connection.connect({ address: inject('temporal_address') })
+  const connection = await Connection.connect({ address: temporal_address })
   const { Client } = await import('@temporalio/client')
   const temporal = new Client({ connection, namespace })
   const operator_token = await createToken(fresh.store, { project: 'default', user: 'operator', role: 'operator' })
