@@ -15,7 +15,7 @@ beforeAll(async () => {
 afterAll(() => h.close())
 
 const CALL_TIMEOUT_MS = 1_000
-const SETTLE_MS = 1_000
+const SETTLE_MS = 4_000
 /** An unanswered create may still be carried out, and is waited for, until then. */
 const WITHIN_MS = 600
 const BEYOND_MS = CALL_TIMEOUT_MS + SETTLE_MS + 2_000
