@@ -1,7 +1,7 @@
 /**
  * The service as a process that kills itself at a chosen point: before or after a commit, before or after a call to a
- * cloud or a hook. Points are found by running, not listed: a commit is named by the store function it belongs to (from
- * the stack), a call by method and path. Configuration in the environment as JSON, see `ChildConfiguration`.
+ * cloud or a hook. Points are found by running, not listed: a commit is named by the tables it changed, a call by method
+ * and path. Configuration in the environment as JSON, see `ChildConfiguration`.
  */
 
 import { channel } from 'node:diagnostics_channel'
@@ -21,52 +21,47 @@ export interface ChildConfiguration {
   readonly port: number
   /** Every point that was passed is appended here, a line each. */
   readonly points_file: string
-  /** Die here, at the n-th time (from 1). */
-  readonly die_at: { readonly point: string; readonly nth: number } | null
+  /** Die at whichever of these is passed first. */
+  readonly die_at: readonly string[]
 }
 
 const configuration = JSON.parse(process.env.KILL_CHILD!) as ChildConfiguration
-let hits = 0
+const deadly = new Set(configuration.die_at)
 
 /** Passes a point: writes it down, and dies there if that was asked for. */
 function pass(point: string): void {
   appendFileSync(configuration.points_file, `${point}\n`)
-  if (configuration.die_at?.point !== point || ++hits < configuration.die_at.nth) return
+  if (!deadly.has(point)) return
   process.kill(process.pid, 'SIGKILL')
   for (;;); // the signal is on its way
 }
 
-const CHANGES = /^\s*(insert|update|delete|with)\b/i
-const STORE_FUNCTION = /at (?:async )?(?:Object\.)?([A-Za-z]+) \(.*\/store\/(?!database)([a-z-]+)\.ts/
+const CHANGES = /\b(?:insert into|update|delete from)\s+"?([a-z_]+)"?/gi
+const tablesOf = (text: string): string[] =>
+  [...text.matchAll(CHANGES)].map(([, table]) => table!).filter((table) => table !== 'set')
 
-/** `orders.acceptOrder`: the store function nearest to the statement. */
-function siteOf(stack: string): string | null {
-  const frames = stack
-    .split('\n')
-    .map((line) => STORE_FUNCTION.exec(line))
-    .filter((match) => match !== null)
-  const outermost = frames.at(-1)
-  return outermost ? `${outermost[2]}.${outermost[1]}` : null
-}
-
-Error.stackTraceLimit = 60
 type Query = (...args: unknown[]) => unknown
 const prototype = pg.Client.prototype as unknown as { query: Query }
 const original = prototype.query
-const in_transaction = new WeakSet<object>()
+/** Tables changed so far by the transaction of a connection. */
+const changed_by = new WeakMap<object, Set<string>>()
 prototype.query = function query(this: object, ...args: unknown[]): unknown {
   const [config] = args
   const text = typeof config === 'string' ? config : String((config as { text?: string } | undefined)?.text ?? '')
-  if (/^(begin|start transaction)/i.test(text)) in_transaction.add(this)
-  const commits = /^commit/i.test(text) || (CHANGES.test(text) && !in_transaction.has(this))
-  if (/^(commit|rollback)/i.test(text)) in_transaction.delete(this)
-  const site = commits ? siteOf(new Error().stack ?? '') : null
-  if (!site) return original.apply(this, args)
-  pass(`commit ${site} before`)
+  if (/^(begin|start transaction)/i.test(text)) changed_by.set(this, new Set())
+  const own = changed_by.get(this)
+  const tables = tablesOf(text)
+  for (const table of tables) own?.add(table)
+  const commits = /^commit/i.test(text)
+  const changed = commits ? [...(own ?? [])] : own ? [] : tables
+  if (/^(commit|rollback)/i.test(text)) changed_by.delete(this)
+  if (!changed.length) return original.apply(this, args)
+  const point = `commit ${[...new Set(changed)].toSorted().join('+')}`
+  pass(`${point} before`)
   const result = original.apply(this, args)
   if (result instanceof Promise) {
     return result.then((value: unknown) => {
-      pass(`commit ${site} after`)
+      pass(`${point} after`)
       return value
     })
   }
