@@ -1,6 +1,6 @@
 /** All activities of a worker, each wrapped so that only failures of ours come out. */
 import { dropOld, wakeOverdue } from '../store/housekeeping.ts'
-import { planLease } from '../store/leases.ts'
+import { planLease } from '../store/lease-plan.ts'
 import { createDeliveryActivities, type DeliveryActivitiesNeeds } from './deliveries.ts'
 import { guarded } from './failures.ts'
 import { createInstanceActivities, type InstanceActivitiesNeeds } from './instances.ts'
@@ -20,7 +20,7 @@ export function createActivities(needs: ActivitiesNeeds) {
     ...createWatchActivities(needs),
     ...createDeliveryActivities(needs),
 
-    /** Plans a lease, see store/leases.ts. */
+    /** Plans a lease, see store/lease-plan.ts. */
     planLease: (lease_id: string) => planLease(store, lease_id),
 
     /** One round of housekeeping. Returns how many overdue nouns were woken. */
