@@ -36,7 +36,7 @@ function pass(point: string): void {
   for (;;); // the signal is on its way
 }
 
-const CHANGES = /\b(?:insert into|update|delete from)\s+"?([a-z_]+)"?/gi
+const CHANGES = /(?:\binsert into|(?<!for )(?<!no key )\bupdate|\bdelete from)\s+"?([a-z_]+)"?/gi
 const tablesOf = (text: string): string[] =>
   [...text.matchAll(CHANGES)].map(([, table]) => table!).filter((table) => table !== 'set')
 
