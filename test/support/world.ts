@@ -62,9 +62,16 @@ export async function startWorld(options: HarnessOptions = {}): Promise<World> {
     job: () => Promise<T>,
   ): Promise<T> => {
     const sent_at_ms = Date.now()
-    const made = await job()
-    client.push({ kind, resource_id: made.id, sent_at_ms, at_ms: Date.now(), status: 202, promised })
-    return made
+    const note = (resource_id: string, status: number | null) =>
+      client.push({ kind, resource_id, sent_at_ms, at_ms: Date.now(), status, promised })
+    try {
+      const made = await job()
+      note(made.id, 202)
+      return made
+    } catch (error) {
+      note('', null) // nobody knows whether it was accepted
+      throw error
+    }
   }
 
   const world: World = {
@@ -97,9 +104,15 @@ export async function startWorld(options: HarnessOptions = {}): Promise<World> {
     },
     async change(project, kind, resource_id, method, path, body) {
       const sent_at_ms = Date.now()
-      const { status } = await project.api.request(method, path, body)
-      client.push({ kind, resource_id, sent_at_ms, at_ms: Date.now(), status })
-      return status
+      const note = (status: number | null) => client.push({ kind, resource_id, sent_at_ms, at_ms: Date.now(), status })
+      try {
+        const { status } = await project.api.request(method, path, body)
+        note(status)
+        return status
+      } catch (error) {
+        note(null)
+        throw error
+      }
     },
     async projectOf(workflow_id) {
       const { kind, id } = parseWorkflowId(workflow_id)
