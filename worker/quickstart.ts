@@ -74,7 +74,12 @@ async function main(): Promise<number> {
         },
       },
     ],
-    { renderer: terminal ? 'default' : 'simple', rendererOptions: { collapseSubtasks: false } },
+    // Its own listener would end the process at once, with the engine still running.
+    {
+      renderer: terminal ? 'default' : 'simple',
+      rendererOptions: { collapseSubtasks: false },
+      registerSignalListeners: false,
+    },
   )
   await tasks.run()
   tell()
