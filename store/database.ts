@@ -71,6 +71,12 @@ function openSocket(): Socket {
   return socket
 }
 
+/** What was read before its lock is not so any more: the transaction runs again, as after a serialisation failure. */
+export class Overtaken extends Error {
+  override readonly name = 'Overtaken'
+  readonly code = '40001'
+}
+
 /** One transaction, with retries; the hint follows the commit. `job` must be safe to run again from its beginning. */
 export async function write<T>(store: Store, job: (trx: Trx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {

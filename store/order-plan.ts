@@ -12,7 +12,7 @@ import { type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
 import type { Blocker, Cause } from '../domain/record.ts'
 import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { type CloudTraits, releaseClaims } from './attempts.ts'
-import { type Store, type Trx, write } from './database.ts'
+import { Overtaken, type Store, type Trx, write } from './database.ts'
 import { lastEventId, recordEvents } from './events.ts'
 import { changeInstances } from './instances.ts'
 import { deriveDeployment, lockOrder } from './orders.ts'
@@ -189,6 +189,7 @@ function cloudView(cloud: CloudRow & { claimed: number }, traitsOf: TraitsOf): C
 async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision): Promise<string | undefined> {
   const { order } = loaded
   await applyAttempts(trx, loaded, decision)
+  await requireWishes(trx, loaded, decision)
   await applyItems(trx, decision)
   const blocked = decision.blocker?.code !== order.blocker?.code
   const tells =
@@ -248,6 +249,22 @@ async function applyAttempts(trx: Trx, { order }: Loaded, decision: OrderDecisio
     insert into claims (attempt_id, cloud_id, project_id) select id, cloud_id, ${order.project_id}::uuid from opened`.execute(
     trx,
   )
+}
+
+/** Healing counts only under the wish it was decided under: instances are read without a lock, and people are quick. */
+async function requireWishes(trx: Trx, { items }: Loaded, decision: OrderDecision): Promise<void> {
+  const healed = decision.instances.filter((change) => change.to === 'pending').map((change) => change.id)
+  if (!healed.length) return
+  const wish_of = new Map(items.map((item) => [item.instance_id, item.instance_wish]))
+  const rows = await trx
+    .selectFrom('instances')
+    .select(['id', 'wish'])
+    .where('id', 'in', healed)
+    .orderBy('id')
+    .forNoKeyUpdate()
+    .execute()
+  const overtaken = rows.find((row) => row.wish !== wish_of.get(row.id))
+  if (overtaken) throw new Overtaken(`instance ${overtaken.id} is wished ${overtaken.wish} meanwhile`)
 }
 
 async function applyItems(trx: Trx, decision: OrderDecision): Promise<void> {
