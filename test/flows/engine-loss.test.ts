@@ -170,15 +170,21 @@ test('its database deleted under 50 leases and 20 orders, every promise is kept,
 }, 300_000)
 
 test('an order whose run an operator terminated is taken up again from the record', async () => {
-  const { project } = await world.place({ configuration: { boot_latency_ms: 2_000 } })
+  const { project } = await world.place({ configuration: { boot_latency_ms: BOOT_LATENCY_MS } })
   const { id } = await world.order(project, { count: 2 })
+  await untilOrder(project.api, id, ['settling', 'launching'])
+  await untilHandedOver()
   const run = world.h.temporal.workflow.getHandle(`order/${id}`)
-  await waitFor(() => run.terminate('ended by hand').then(() => true), wait('a run to terminate'))
-  await sql`update launch_orders set due_at = record_now() - interval '1 minute' where id = ${id}`.execute(
+  await run.terminate('ended by hand')
+  const terminated = await run.describe()
+  expect(terminated.status.name).toBe('TERMINATED')
+  const overdue = await sql`
+    update launch_orders set due_at = record_now() - interval '1 minute' where id = ${id} and due_at is not null`.execute(
     world.h.store.db,
   )
-  expect((await run.describe()).status.name).toBe('TERMINATED')
+  expect(overdue.numAffectedRows).toBe(1n)
   await world.h.temporal.schedule.getHandle(HOUSEKEEPING).trigger(ScheduleOverlapPolicy.ALLOW_ALL)
+  await waitFor(async () => (await run.describe()).runId !== terminated.runId, wait('another run'))
   expect(await untilOrder(project.api, id, ['running', 'failed'])).toMatchObject({ state: 'running', partial: false })
 }, 90_000)
 
