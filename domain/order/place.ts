@@ -22,13 +22,15 @@ export function placeWanting(notes: Notes): void {
     const pending = notes.items.get(item.id)
     const error = pending?.error ?? item.last_error
     const from = pending?.cloud_index ?? item.cloud_index
-    if (item.next_attempt_at !== null && item.next_attempt_at > now && !pending) {
-      notes.due.push(item.next_attempt_at)
-      waitForRound(notes, error, item.next_attempt_at)
+    const round_at = pending ? null : item.next_attempt_at
+    // Without an error the round was put off because all clouds were disabled: one that was enabled is asked at once.
+    if (round_at !== null && round_at > now && !(error === null && anyEnabled(view))) {
+      notes.due.push(round_at)
+      waitForRound(notes, error, round_at)
       continue
     }
     if (count >= room) continue
-    const index = nextCloud(notes, item, from, error, refusing)
+    const index = nextCloud(notes, item, from, round_at === null ? error : null, refusing)
     if (index === 'none') failOrWait(notes, item, error)
     else if (index !== 'wait') {
       placed.set(index, [...(placed.get(index) ?? []), item])
@@ -54,6 +56,8 @@ export function placeWanting(notes: Notes): void {
     }
   }
 }
+
+const anyEnabled = (view: OrderView): boolean => view.clouds.some((cloud) => cloud.enabled)
 
 /** Clouds that refused an item of this order a moment ago. */
 function refusingClouds(view: OrderView, now: number): Set<number> {
@@ -101,20 +105,23 @@ function nextCloud(
 
 /** All clouds were tried: refusals fail the item, anything that may pass starts another round after a pause. */
 function failOrWait(notes: Notes, item: ItemView, error: AttemptError | null): void {
-  const enabled = notes.view.clouds.some((cloud) => cloud.enabled)
-  if (enabled && error && (REFUSALS.has(error.class) || error.class === 'boot_failed')) {
+  const final = error !== null && (REFUSALS.has(error.class) || error.class === 'boot_failed')
+  if (final && anyEnabled(notes.view)) {
     endItem(notes, item, 'failed', error)
     return
   }
   const at = notes.now + ROUND_PAUSE_MS
-  setItem(notes, item, 'queued', { cloud_index: 0, next_attempt_at: at, error: null })
+  setItem(notes, item, 'queued', { cloud_index: 0, next_attempt_at: at, error: final ? null : error })
   notes.due.push(at)
   waitForRound(notes, error, at)
 }
 
 function waitForRound(notes: Notes, error: AttemptError | null, at: number): void {
-  const enabled = notes.view.clouds.some((cloud) => cloud.enabled)
-  const code = !enabled ? 'cloud_disabled' : error?.class === 'auth' ? 'credentials_refused' : 'cloud_unreachable'
+  const code = !anyEnabled(notes.view)
+    ? 'cloud_disabled'
+    : error?.class === 'auth'
+      ? 'credentials_refused'
+      : 'cloud_unreachable'
   const reason = {
     cloud_disabled: 'all clouds of the order are disabled',
     credentials_refused: 'the last cloud refused its credentials',

@@ -171,6 +171,23 @@ describe('forward', () => {
     expect(decision.items).toMatchObject([{ id: 'a', state: 'queued' }])
   })
 
+  test('a round that was put off keeps its reason until it begins, and begins at the first cloud', () => {
+    const put_off = { attempts: 3, last_error: refused('auth') }
+    const waiting = decideOrder(order([item('a', { ...put_off, next_attempt_at: NOW + 1 })]), NOW)
+    expect(waiting).toMatchObject({ state: 'held', blocker: { code: 'credentials_refused' }, due_at: NOW + 1 })
+    const due = decideOrder(order([item('a', { ...put_off, next_attempt_at: NOW })]), NOW)
+    expect(due).toMatchObject({ open: [{ cloud_id: 'east' }], blocker: null })
+  })
+
+  test('with all clouds disabled it is held; one that is enabled is asked at once', () => {
+    const none = { clouds: [cloud('east', { enabled: false })] }
+    const held = decideOrder(order([item('a')], none), NOW)
+    expect(held).toMatchObject({ state: 'held', blocker: { code: 'cloud_disabled' } })
+    const put_off = item('a', { next_attempt_at: NOW + 5_000 })
+    expect(decideOrder(order([put_off], none), NOW)).toMatchObject({ blocker: { code: 'cloud_disabled' }, open: [] })
+    expect(decideOrder(order([put_off]), NOW)).toMatchObject({ open: [{ cloud_id: 'east' }], blocker: null })
+  })
+
   test('a machine that failed to start is replaced, and deleted', () => {
     const won = attempt('x', { state: 'won', provider_id: 'm' })
     const decision = decideOrder(
