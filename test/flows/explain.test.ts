@@ -153,8 +153,8 @@ describe.concurrent('explain', () => {
     await h.cloud(project, { configuration: { boot_latency_ms: 600 } })
     const { id } = await submitLease(project, {
       start_in_ms: 1_500,
-      before_end_in_ms: 4_500,
-      end_in_ms: 6_000,
+      before_end_in_ms: 14_000,
+      end_in_ms: 16_000,
       order: { count: 2 },
     })
     const pending = await explain(project, 'lease', id)

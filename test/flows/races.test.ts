@@ -331,10 +331,12 @@ describe.concurrent('the same If-Match from two clients at once', () => {
         method === 'PATCH'
           ? () => send(project, 'PATCH', path, { name: 'other' }, if_match)
           : () => send(project, 'DELETE', path, undefined, if_match)
+      const sent_at_ms = Date.now()
       // Each of the two is ahead in every other round.
       const answers = await Promise.all(
         round % 2 ? [rename(), later(round >> 1, other)] : [later(round >> 1, rename), other()],
       )
+      if (method === 'DELETE') world.note('end', id, sent_at_ms, answers[1]!.status)
       expect(answers.filter(({ status }) => status === 412)).toHaveLength(1)
       expect(answers.filter(({ status }) => status < 300)).toHaveLength(1)
       const renamed = answers[0]!.status < 300

@@ -35,6 +35,8 @@ export interface World {
     path: string,
     body?: unknown,
   ): Promise<number>
+  /** Puts down a request that a test made by itself. */
+  note(kind: ClientKind, resource_id: string, sent_at_ms: number, status: number | null): void
   /** Project of the noun a workflow looks after. */
   projectOf(workflow_id: string): Promise<string | null>
   /** What a running workflow says in the Temporal UI. */
@@ -113,6 +115,9 @@ export async function startWorld(options: HarnessOptions = {}): Promise<World> {
         note(null)
         throw error
       }
+    },
+    note(kind, resource_id, sent_at_ms, status) {
+      client.push({ kind, resource_id, sent_at_ms, at_ms: Date.now(), status })
     },
     async projectOf(workflow_id) {
       const { kind, id } = parseWorkflowId(workflow_id)
