@@ -169,6 +169,44 @@ test('its database deleted under 50 leases and 20 orders, every promise is kept,
   )
 }, 300_000)
 
+test('its database deleted and the service restarted as well, every promise is kept, none early', async () => {
+  const place = await world.place({ configuration: { boot_latency_ms: 3_000 } })
+  const { project } = place
+  const one = { order: { count: 1 } }
+  const running = await times(2, () => world.lease(project, { end_in_ms: 12_000, ...one }))
+  await Promise.all(running.map(({ id }) => untilLease(project.api, id, ['ACTIVE'])))
+  const orders = await times(4, () => world.order(project, { count: 2 }))
+  const waiting = [
+    ...(await times(3, () => world.lease(project, { start_in_ms: 4_000, end_in_ms: 30_000, ...one }))),
+    ...(await times(3, () =>
+      world.lease(project, { start_in_ms: 20_000, before_end_in_ms: 25_000, end_in_ms: 30_000 }),
+    )),
+  ]
+  await untilHandedOver()
+
+  await engine.stop()
+  await engine.lose()
+  await world.h.stopService()
+  // The service comes back first and has to wait for the engine.
+  await Promise.all([world.h.startService(), engine.start()])
+  const back_at_ms = Date.now()
+
+  for (const { id } of orders)
+    expect(await untilOrder(project.api, id, ['running', 'failed'])).toMatchObject({ state: 'running' })
+  await world.untilQuiet()
+  for (const { id } of [...running, ...waiting]) {
+    const lease = (await getLease(project.api, id)) as Lease
+    expect(lease.state).toBe('TERMINATED')
+    for (const { time, acted_at, status } of lease.events) {
+      expect(status).toBe('DONE')
+      expect(Date.parse(acted_at)).toBeGreaterThanOrEqual(Date.parse(time))
+      expect(Date.parse(acted_at)).toBeLessThanOrEqual(Math.max(Date.parse(time), back_at_ms) + LATE_MAX_MS)
+    }
+  }
+  const alive = (await place.cloud.control.machines()).filter(({ gone_at }) => gone_at === null)
+  expect(alive).toHaveLength(orders.length * 2)
+}, 200_000)
+
 test('an order whose run an operator terminated is taken up again from the record', async () => {
   const { project } = await world.place({ configuration: { boot_latency_ms: BOOT_LATENCY_MS } })
   const { id } = await world.order(project, { count: 2 })
