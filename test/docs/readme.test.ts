@@ -21,6 +21,9 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder, { recursive: true, force: true }))
 
+/** Each job is a process group: npm does not hand signals on. */
+const END_JOBS = 'for job in $(jobs -p); do kill -- -$job 2>/dev/null || true; done; wait'
+
 interface Block {
   readonly mark: string
   readonly commands: string
@@ -53,10 +56,7 @@ test('README`s commands run, in order, on a clean clone', async () => {
 until grep -q '"ready":true' ${folder}/said-${number}; do kill -0 $! || { cat ${folder}/said-${number}; exit 1; }; sleep 0.1; done`
   })
   const file = join(folder, 'commands.sh')
-  await writeFile(
-    file,
-    `set -eu\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n${script.join('\n')}\necho all commands ran\n`,
-  )
+  await writeFile(file, `set -eum\ntrap '${END_JOBS}' EXIT\n${script.join('\n')}\necho all commands ran\n`)
   const bash = spawn('bash', [file], {
     cwd: join(folder, 'clone'),
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -71,12 +71,15 @@ test('kill -9 under load loses no acknowledged machine and forgets no configurat
 
 test('a late create appears although the server died and came back meanwhile', async () => {
   await cloud.configure({})
-  await cloud.fault({ times: 1, effect: { kind: 'late', after_ms: 1_500 } })
+  await cloud.fault({ times: 1, effect: { kind: 'late', after_ms: 8_000 } })
   await expectClass(cloud.provider().create(request('late'), signal()), 'lost_reply')
   await killAndRestart()
   expect(await listAll(cloud.provider(), installation_id)).toEqual([])
   expect(await cloud.send('GET', '/machines')).toMatchObject({ pending_late_creates: 1 })
-  const appeared = await waitFor(async () => (await listAll(cloud.provider(), installation_id))[0], { what: 'it' })
+  const appeared = await waitFor(async () => (await listAll(cloud.provider(), installation_id))[0], {
+    what: 'it',
+    timeout_ms: 30_000,
+  })
   expect(appeared.attempt_id).toBe('late')
 })
 
