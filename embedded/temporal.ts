@@ -19,7 +19,6 @@ export interface Temporal extends Supervised {
 export interface TemporalOptions {
   /** The one that is waited for; made when missing, as are the others. */
   readonly namespace: string
-  readonly more_namespaces?: readonly string[]
   /** No database file: everything is gone with the process. For tests. */
   readonly in_memory?: boolean
   readonly headless?: boolean
@@ -76,7 +75,7 @@ export async function startTemporal(
     port,
     file: program,
     args: serverFlags(options, port, ui_port, options.in_memory ? null : file),
-    ready: () => isReady(address, port, [options.namespace, ...(options.more_namespaces ?? [])]),
+    ready: () => isReady(address, port, [options.namespace]),
     ready_bound_ms,
     stop_signals: ['SIGTERM'],
     stop_bound_ms,
@@ -106,7 +105,7 @@ function serverFlags(options: TemporalOptions, port: number, ui_port: number | n
     ...(file === null
       ? []
       : ['--db-filename', file, ...repeated('--sqlite-pragma', ['journal_mode=WAL', 'synchronous=NORMAL'])]),
-    ...repeated('--namespace', [options.namespace, ...(options.more_namespaces ?? [])]),
+    ...repeated('--namespace', [options.namespace]),
     ...repeated(
       '--search-attribute',
       search_attributes.map((name) => `${name}=Keyword`),

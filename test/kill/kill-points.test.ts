@@ -50,7 +50,7 @@ async function live(
     ...configuration,
     points_file: join(folder, 'points'),
     temporal_address: inject('temporal_address'),
-    workflow_bundle: inject('workflow_bundle')!,
+    workflow_bundle: inject('workflow_bundle'),
   }
   const child = spawn(process.execPath, [CHILD], {
     stdio: ['pipe', 'pipe', 'inherit'],

@@ -1,13 +1,11 @@
 /**
  * One PostgreSQL and one Temporal in memory for all test files, and the workflow bundle, built once. Each harness takes
- * a database of its own and one of the namespaces (see `harness_number`).
+ * a database and a namespace of its own.
  */
-import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import pg from 'pg'
 import type { TestProject } from 'vitest/node'
 import { PortBook } from '../../embedded/ports.ts'
 import { startPostgres } from '../../embedded/postgres.ts'
@@ -19,14 +17,11 @@ declare module 'vitest' {
     /** The admin's database; make your own in the same server. */
     database_url: string
     temporal_address: string
-    /** Namespaces `test-0` to `test-<count - 1>` exist, with both search attributes. */
-    namespace_count: number
-    /** File with the bundled workflows, null while there are none. */
-    workflow_bundle: string | null
+    /** File with the bundled workflows. */
+    workflow_bundle: string
   }
 }
 
-const NAMESPACE_COUNT = 64
 const workflows = fileURLToPath(new URL('../../workflows/index.ts', import.meta.url))
 
 /** Starts what all tests share and returns its end. */
@@ -62,7 +57,6 @@ export default async function setup(project: TestProject): Promise<() => Promise
     return process
   }
   const ports = new PortBook(join(room.run, 'ports.json'), {})
-  const namespaces = Array.from({ length: NAMESPACE_COUNT }, (_, number) => `test-${number}`)
   const unexpected = (name: string) => () => process.stderr.write(`${name} had to be started again during the tests\n`)
   try {
     const [database_url, temporal, bundle] = await allOrNothing([
@@ -73,16 +67,14 @@ export default async function setup(project: TestProject): Promise<() => Promise
           room,
           data,
           ports,
-          { namespace: 'holdfast', more_namespaces: namespaces, in_memory: true, headless: true },
+          { namespace: 'holdfast', in_memory: true, headless: true },
           unexpected('temporal'),
         ),
       ),
       bundleWorkflows(data),
     ])
-    await createCounter(database_url)
     project.provide('database_url', database_url)
     project.provide('temporal_address', temporal.address)
-    project.provide('namespace_count', NAMESPACE_COUNT)
     project.provide('workflow_bundle', bundle)
   } catch (error) {
     await end()
@@ -102,23 +94,10 @@ async function allOrNothing<T extends readonly unknown[]>(
   return Promise.all(starting)
 }
 
-async function bundleWorkflows(folder: string): Promise<string | null> {
-  if (!existsSync(workflows)) return null
+async function bundleWorkflows(folder: string): Promise<string> {
   const { bundleWorkflowCode, DefaultLogger } = await import('@temporalio/worker')
   const { code } = await bundleWorkflowCode({ workflowsPath: workflows, logger: new DefaultLogger('ERROR') })
   const file = join(folder, 'workflows.cjs')
   await writeFile(file, code)
   return file
-}
-
-/** Each harness takes `nextval('harness_number')`: its number among all test files, and so its namespace. */
-async function createCounter(database_url: string): Promise<void> {
-  const client = new pg.Client({ connectionString: database_url })
-  await client.connect()
-  try {
-    await client.query('drop sequence if exists harness_number')
-    await client.query('create sequence harness_number minvalue 0 start 0')
-  } finally {
-    await client.end()
-  }
 }

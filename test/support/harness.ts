@@ -105,7 +105,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       hook_allow: '127.0.0.0/8',
       envelope,
       log,
-      workflow_bundle: { codePath: inject('workflow_bundle')! },
+      workflow_bundle: { codePath: inject('workflow_bundle') },
       ...(options.worker_options ? { worker_options: options.worker_options } : {}),
     })
   let service = await start()
