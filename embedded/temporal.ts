@@ -17,7 +17,7 @@ export interface Temporal extends Supervised {
 }
 
 export interface TemporalOptions {
-  /** The one that is waited for; made when missing, as are the others. */
+  /** Waited for; made when missing. */
   readonly namespace: string
   /** No database file: everything is gone with the process. For tests. */
   readonly in_memory?: boolean
