@@ -16,6 +16,7 @@ const allowed = {
   activities: ['domain', 'providers', 'store'],
   api: ['domain', 'store'],
   worker: ['domain', 'providers', 'store', 'workflows', 'activities', 'api', 'embedded', 'tools', 'examples'],
+  chaos: ['embedded'],
 }
 
 const folders = (names) => `^(${names.join('|')})/`

@@ -1,6 +1,6 @@
 /** A run in which everything went well, as its ledgers tell it; tests doctor a copy. */
-import type { Counter } from '../../chaos/judge.ts'
-import type { EventRow, Ledgers, MachineLife, Received } from '../../chaos/ledgers.ts'
+import type { Counter } from '../../chaos/checker/judge.ts'
+import type { EventRow, Ledgers, MachineLife, Received } from '../../chaos/checker/ledgers.ts'
 import { because, bodyOf, observed, PROJECT, requested, Story, sec } from './story.ts'
 
 export { bodyOf, sec } from './story.ts'

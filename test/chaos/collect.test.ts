@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { collect } from '../../chaos/collect.ts'
-import { judge } from '../../chaos/judge.ts'
-import type { Ledgers } from '../../chaos/ledgers.ts'
+import { collect } from '../../chaos/checker/collect.ts'
+import { judge } from '../../chaos/checker/judge.ts'
+import type { Ledgers } from '../../chaos/checker/ledgers.ts'
 import { startSimulatedCloud } from '../../providers/simulated/server.ts'
 
 const BLOCKER = { code: 'cloud_disabled', reason: 'all are disabled', since: '2026-01-01T00:00:00.000Z' }

@@ -1,5 +1,5 @@
 /** The good run, doctored: each case is one violation, and the only one. */
-import type { Counter } from '../../chaos/judge.ts'
+import type { Counter } from '../../chaos/checker/judge.ts'
 import { type Cases, type DraftLedgers, life, pick, receipt, retell, sec, tell, untell } from './builders.ts'
 import { told } from './doctored-told.ts'
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { COUNTERS, judge } from '../../chaos/judge.ts'
+import { COUNTERS, judge } from '../../chaos/checker/judge.ts'
 import { allowed } from './allowed.ts'
 import { goodLedgers, life, pick, receipts, sec } from './builders.ts'
 import { doctored } from './doctored.ts'

@@ -1,5 +1,5 @@
 /** How the good run is told: moments, causes, events in their order, and the bodies that hooks get of them. */
-import type { Cause, EventRow } from '../../chaos/ledgers.ts'
+import type { Cause, EventRow } from '../../chaos/checker/ledgers.ts'
 
 export const T0 = Date.parse('2026-01-01T00:00:00Z')
 /** A moment of the run: so many seconds after its begin. */

@@ -5,8 +5,8 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { collect } from '../../chaos/collect.ts'
-import { judge } from '../../chaos/judge.ts'
+import { collect } from '../../chaos/checker/collect.ts'
+import { judge } from '../../chaos/checker/judge.ts'
 import { CloudControl, endProcess, spawnSimulatedCloud } from '../providers/simulated-control.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { waitFor } from '../support/wait-for.ts'

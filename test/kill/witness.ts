@@ -1,7 +1,7 @@
 /** A client as it should be: repeats with the same key until it is answered, and writes down what it was promised. */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { ClientEntry, ClientKind, Promised } from '../../chaos/ledgers.ts'
+import type { ClientEntry, ClientKind, Promised } from '../../chaos/checker/ledgers.ts'
 
 const CALL_TIMEOUT_MS = 15_000
 const GIVE_UP_MS = 60_000

@@ -4,9 +4,9 @@
  */
 import { sql } from 'kysely'
 import { expect } from 'vitest'
-import { collect } from '../../chaos/collect.ts'
-import { judge, type Verdict } from '../../chaos/judge.ts'
-import type { ClientEntry, ClientKind, Promised } from '../../chaos/ledgers.ts'
+import { collect } from '../../chaos/checker/collect.ts'
+import { judge, type Verdict } from '../../chaos/checker/judge.ts'
+import type { ClientEntry, ClientKind, Promised } from '../../chaos/checker/ledgers.ts'
 import { parseWorkflowId } from '../../domain/workflow-ids.ts'
 import { SETTLE_TIMEOUT_MS, type ShownLease, type ShownOrder, submitLease, submitOrder } from './flow.ts'
 import { type CloudOptions, type Harness, type HarnessOptions, type Project, startHarness } from './harness.ts'
