@@ -52,13 +52,17 @@ export function parseRetryAfter(value: string | undefined, now: Date): number | 
   return ms > 0 ? Math.min(Math.ceil(ms), RETRY_AFTER_MAX_MS) : undefined
 }
 
-/** What comes after an attempt. `attempts` counts the charged ones before it; `random` is uniform in 0…1. */
+/**
+ * What comes after an attempt. `attempts` counts the charged ones before it; `schedule_ms` is the hook's own, null: the
+ * default; `random` is uniform in 0…1.
+ */
 export function afterAttempt(input: {
   readonly verdict: Verdict
   readonly status: number | null
   readonly attempts: number
   readonly unknown_in_row: number
   readonly retry_after_ms?: number | undefined
+  readonly schedule_ms?: readonly number[] | null
   readonly random: number
 }): NextStep {
   const step = { charged: true, in_ms: 0, reason: null, pause_ms: 0, disable: false }
@@ -83,11 +87,12 @@ function afterFailure(input: {
   readonly status: number | null
   readonly attempts: number
   readonly retry_after_ms?: number | undefined
+  readonly schedule_ms?: readonly number[] | null
   readonly random: number
 }): NextStep {
   const asked_ms = input.retry_after_ms ?? 0
   const pause_ms = input.status === 429 || input.status === 503 ? asked_ms : 0
-  const gap_ms = SCHEDULE_MS[input.attempts]
+  const gap_ms = (input.schedule_ms ?? SCHEDULE_MS)[input.attempts]
   if (gap_ms === undefined) {
     return { state: 'exhausted', charged: true, in_ms: 0, reason: null, pause_ms, disable: false }
   }

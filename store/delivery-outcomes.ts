@@ -59,8 +59,10 @@ export async function storeOutcomes(
   const hooks = await readHooks(trx, outcomes)
   const settled = outcomes.map((outcome) => {
     const { claimed, result } = outcome
-    const step = afterAttempt({ ...claimed, ...result, random: outcome.random })
-    return { outcome, step, hook: hooks.get(claimed.hook_id)! }
+    const hook = hooks.get(claimed.hook_id)!
+    const { schedule_ms } = hook
+    const step = afterAttempt({ ...claimed, ...result, schedule_ms, random: outcome.random })
+    return { outcome, step, hook }
   })
   const stored = await storeRows(trx, settled)
   const counted = settled.filter(({ outcome }) => stored.has(outcome.claimed.delivery_id))

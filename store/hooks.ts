@@ -3,6 +3,7 @@
  * repeat changes nothing. The secret is shown once, by `insertHook`, and kept sealed.
  */
 import { createHash, randomBytes } from 'node:crypto'
+import { isDeepStrictEqual } from 'node:util'
 import { type Kysely, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
@@ -31,6 +32,8 @@ export interface NewHook {
   readonly filter?: HookFilter
   readonly timeout_ms?: number
   readonly in_flight_max?: number
+  /** Null: the default schedule. */
+  readonly schedule_ms?: number[] | null
   readonly cause: Cause
 }
 
@@ -40,6 +43,7 @@ export interface HookChanges {
   readonly filter?: HookFilter
   readonly timeout_ms?: number
   readonly in_flight_max?: number
+  readonly schedule_ms?: number[] | null
 }
 
 /**
@@ -81,6 +85,7 @@ export async function insertHook(
       sequence: 1,
       ...(hook.timeout_ms === undefined ? {} : { timeout_ms: hook.timeout_ms }),
       ...(hook.in_flight_max === undefined ? {} : { in_flight_max: hook.in_flight_max }),
+      schedule_ms: hook.schedule_ms ?? null,
     })
     .returningAll()
     .executeTakeFirstOrThrow()
@@ -125,7 +130,7 @@ export async function updateHook(trx: Trx, request: HookRequest, changes: HookCh
   const hook = await lockHook(trx, request)
   const { filter, ...plain } = changes
   const wanted = Object.entries(plain).filter(
-    ([field, value]) => value !== undefined && value !== hook[field as keyof Hook],
+    ([field, value]) => value !== undefined && !isDeepStrictEqual(value, hook[field as keyof Hook]),
   )
   const filter_text = filter && JSON.stringify(filter)
   const { rows } = await sql<{

@@ -24,6 +24,9 @@ import { body, fields, Id, iso, isoOrNull, json, MomentOut, Next } from '../sche
 // Schema -------------------------------------------------------------------------------------------------------------
 
 const FILTER_TYPES_MAX = 50
+const GAPS_MAX = 20
+const [GAP_MS_MIN, GAP_MS_MAX] = [1_000, 24 * 3_600_000]
+const SCHEDULE_MS_MAX = 7 * GAP_MS_MAX
 
 const EventType = z
   .string()
@@ -38,12 +41,23 @@ const HookFilter = fields({
   deployment_id: Id.optional(),
 }).openapi('HookFilter')
 
+const Schedule = z
+  .array(z.int().min(GAP_MS_MIN).max(GAP_MS_MAX))
+  .min(1)
+  .max(GAPS_MAX)
+  .refine((gaps_ms) => gaps_ms.reduce((sum, gap_ms) => sum + gap_ms, 0) <= SCHEDULE_MS_MAX, {
+    error: `is longer than ${SCHEDULE_MS_MAX} ms in all`,
+  })
+
 const shape = {
   uri: z.string().min(1).max(URI_LENGTH_MAX),
   description: z.string().max(1_000).nullable().optional(),
   filter: HookFilter.optional().openapi({ description: 'Which events; default: all of the project.' }),
   timeout_ms: z.int().min(1_000).max(30_000).optional(),
   in_flight_max: z.int().min(1).max(64).optional(),
+  schedule_ms: Schedule.nullable().optional().openapi({
+    description: 'Gaps between the attempts of a delivery that fails; null: 14 of them, over three days.',
+  }),
 } as const
 const HookInput = fields(shape).openapi('HookInput')
 const HookChange = fields({ ...shape, uri: shape.uri.optional() }).openapi('HookChange')
@@ -62,6 +76,7 @@ const HookOut = z
     paused_until: MomentOut.nullable(),
     timeout_ms: z.int(),
     in_flight_max: z.int(),
+    schedule_ms: z.array(z.int()).nullable(),
     failures_in_row: z.int(),
     last_success_at: MomentOut.nullable(),
     last_failure_at: MomentOut.nullable(),
@@ -86,6 +101,7 @@ const render = (row: Hook): z.infer<typeof HookOut> => ({
   paused_until: isoOrNull(row.paused_until),
   timeout_ms: row.timeout_ms,
   in_flight_max: row.in_flight_max,
+  schedule_ms: row.schedule_ms,
   failures_in_row: row.failures_in_row,
   last_success_at: isoOrNull(row.last_success_at),
   last_failure_at: isoOrNull(row.last_failure_at),

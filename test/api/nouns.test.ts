@@ -114,6 +114,20 @@ describe('hooks and deliveries', () => {
     await api.delete(href, { expect: 404 })
   })
 
+  test('have the default schedule of retries, or their own', async () => {
+    const hookOf = async (input: object, expect = 201) =>
+      (await api.post<{ hook: Hook['hook'] & { schedule_ms: unknown } }>('/api/hooks', input, { expect })).body.hook
+    expect(await hookOf({ uri: 'https://example.com/default' })).toMatchObject({ schedule_ms: null })
+    const { href } = await hookOf({ uri: 'https://example.com/own', schedule_ms: [1_000, 5_000] })
+    const same = await api.patch<Hook>(href, { schedule_ms: [1_000, 5_000] })
+    expect(same.body.hook).toMatchObject({ sequence: 1, schedule_ms: [1_000, 5_000] })
+    expect((await api.patch<Hook>(href, { schedule_ms: [1_000] })).body.hook).toMatchObject({ sequence: 2 })
+    expect((await api.patch<Hook>(href, { schedule_ms: null })).body.hook).toMatchObject({ schedule_ms: null })
+    for (const schedule_ms of [[], [999], [86_400_001], Array(21).fill(1_000), Array(8).fill(86_400_000), '1000']) {
+      await api.patch(href, { schedule_ms }, { expect: 400 })
+    }
+  })
+
   test.each([
     'http://8.8.8.8/',
     'https://nodots/',

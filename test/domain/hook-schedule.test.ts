@@ -20,6 +20,11 @@ describe('the schedule', () => {
   test('is exhausted after the 15th failure', () => {
     expect(afterAttempt({ ...failure, attempts: 14 })).toMatchObject({ state: 'exhausted', charged: true })
   })
+  test("is the hook's own where it has one", () => {
+    const own = { ...failure, schedule_ms: [1_000, 2_000] }
+    expect(afterAttempt({ ...own, attempts: 1 })).toMatchObject({ state: 'waiting', in_ms: 2_000 })
+    expect(afterAttempt({ ...own, attempts: 2 })).toMatchObject({ state: 'exhausted' })
+  })
 })
 
 describe('verdicts', () => {

@@ -15,7 +15,7 @@ import {
 } from '../../store/delivery-claims.ts'
 import { type Outcome, storeOutcomes } from '../../store/delivery-outcomes.ts'
 import { planLane, wakeLanes } from '../../store/hook-lanes.ts'
-import { deleteHook, disableHook, enableHook, findHook, type Hook } from '../../store/hooks.ts'
+import { deleteHook, disableHook, enableHook, findHook, type Hook, updateHook } from '../../store/hooks.ts'
 import { CAUSE, type HookWorld, hookWorld } from '../support/hook-world.ts'
 
 let world: HookWorld
@@ -255,6 +255,15 @@ describe('the lane', () => {
     expect(await world.deliveries()).toMatchObject([{}, { attempts: 15, sends: 15 }])
     expect(await plan()).toMatchObject({ done: true })
     expect(await claim()).toMatchObject([{ sequence: 2, attempts: 0 }])
+  })
+  test("an attempt goes by the hook's own schedule, as it is then", async () => {
+    await write(world.store, (trx) => updateHook(trx, request(), { schedule_ms: [1_000, 60_000] }))
+    await world.pass(5_000)
+    await attempt('failure', 500)
+    expect((await plan()).sleep_ms).toBeGreaterThan(50_000)
+    await world.pass(60_000)
+    await attempt('failure', 500)
+    expect(await states()).toEqual(['exhausted', 'pending'])
   })
   test('Retry-After on 429 pauses the whole hook', async () => {
     await world.pass(5_000)
