@@ -22,12 +22,16 @@ export interface EngineOptions {
   /** An existing Temporal: none is started. */
   readonly temporalAddress?: string
   readonly namespace?: string
+  /** What the Temporal server that is started keeps its state in: a file (default), or the same PostgreSQL as ours. */
+  readonly engine?: EngineStore
   /** Further flags for the Temporal server that is started. */
   readonly temporalFlags?: readonly string[]
   readonly simulated?: boolean | { port?: number }
   /** Gives the start up; what was started by then is stopped. */
   readonly signal?: AbortSignal
 }
+
+export type EngineStore = 'sqlite' | 'postgres'
 
 export type EngineProcessName = 'postgres' | 'temporal' | 'simulated'
 
@@ -91,13 +95,18 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const given = { ...options.ports, ...(simulated_port === undefined ? {} : { simulated: simulated_port }) }
   const ports = new PortBook(join(run, 'ports.json'), given)
   const flags = options.temporalFlags ?? []
+  const postgres_starting = options.databaseUrl
+    ? unwanted(room, 'postgres', ['SIGINT'])
+    : bring('postgres', startPostgres(room, data, ports, told('postgres')))
+  const temporalStore = () =>
+    options.engine === 'postgres'
+      ? { database_url: options.databaseUrl ?? postgres_starting.then((postgres) => postgres!.url) }
+      : {}
   const starting = {
-    postgres: options.databaseUrl
-      ? unwanted(room, 'postgres', ['SIGINT'])
-      : bring('postgres', startPostgres(room, data, ports, told('postgres'))),
+    postgres: postgres_starting,
     temporal: options.temporalAddress
       ? unwanted(room, 'temporal', ['SIGTERM'])
-      : bring('temporal', startTemporal(room, data, ports, { namespace, flags }, told('temporal'))),
+      : bring('temporal', startTemporal(room, data, ports, { namespace, flags, ...temporalStore() }, told('temporal'))),
     simulated: options.simulated
       ? bring('simulated', startSimulated(room, data, ports, told('simulated')))
       : unwanted(room, 'simulated', ['SIGTERM']),

@@ -35,6 +35,8 @@ export interface ProcessSpec {
   readonly args: readonly string[]
   readonly env?: NodeJS.ProcessEnv
   readonly cwd?: string
+  /** What it keeps its state in, where that may differ between starts: a running one on something else is not adopted. */
+  readonly works_on?: string
   /** Another user to run as, when we are root. */
   readonly user?: { uid: number; gid: number }
   /** One look: does it do its work? Throws or says false while it does not. */
@@ -64,13 +66,20 @@ const longest_backoff_ms = 10_000
 /** What lived that long was not ended by its own start: it is started again at once. */
 const healthy_after_ms = 2_000
 
-/** What an earlier owner left running under this name, with its port. */
-export function findRunning(room: Pick<Room, 'run'>, name: string): (Identity & { port: number }) | null {
+/** A process that an earlier owner left running. */
+export interface Running extends Identity {
+  readonly port: number
+  readonly works_on?: string
+}
+
+/** What an earlier owner left running under this name. */
+export function findRunning(room: Pick<Room, 'run'>, name: string): Running | null {
   const text = readText(recordFile(room, name))
   const identity = text === null ? null : parseIdentity(text)
   if (!text || !identity || !isAlive(identity)) return null
-  const { port } = JSON.parse(text) as { port?: unknown }
-  return typeof port === 'number' ? { ...identity, port } : null
+  const { port, works_on } = JSON.parse(text) as { port?: unknown; works_on?: unknown }
+  if (typeof port !== 'number') return null
+  return { ...identity, port, ...(typeof works_on === 'string' ? { works_on } : {}) }
 }
 
 /** Ends a process that an earlier owner left and that is not wanted any more. */
@@ -176,7 +185,7 @@ class Supervisor implements Supervised {
     this.#current = identity
     // Written whole and at once: a start after our death must find either nothing or all of it.
     const record = recordFile(this.#room, this.name)
-    writeFileSync(`${record}.new`, JSON.stringify({ ...identity, port: this.port }))
+    writeFileSync(`${record}.new`, JSON.stringify({ ...identity, port: this.port, works_on: this.#spec.works_on }))
     renameSync(`${record}.new`, record)
     try {
       await Promise.race([

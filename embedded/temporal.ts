@@ -1,14 +1,23 @@
-/** A Temporal server for one machine: finds one, downloads one or builds one, and runs it on a database file. */
+/** A Temporal server for one machine: finds one, downloads one or builds one, and runs it on a file or on PostgreSQL. */
 import { spawn } from 'node:child_process'
 import { accessSync, constants, existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { delimiter, dirname, join } from 'node:path'
+import { delimiter, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { Connection, isGrpcServiceError } from '@temporalio/client'
 import { msToTs } from '@temporalio/common/lib/time.js'
 import { answers, type PortBook } from './ports.ts'
-import { endUnrecorded, findRunning, type ProcessSpec, type Room, type Supervised, supervise } from './processes.ts'
+import {
+  endRunning,
+  endUnrecorded,
+  findRunning,
+  type ProcessSpec,
+  type Room,
+  type Supervised,
+  supervise,
+} from './processes.ts'
+import { fileStore, memory_store, postgresStore, type TemporalStore } from './temporal-store.ts'
 
 /** A running server. */
 export interface Temporal extends Supervised {
@@ -21,6 +30,8 @@ export interface TemporalOptions {
   readonly namespace: string
   /** No database file: everything is gone with the process. For tests. */
   readonly in_memory?: boolean
+  /** On this PostgreSQL instead of a file, as soon as it is there. */
+  readonly database_url?: string | Promise<string>
   readonly headless?: boolean
   /** Further flags of `server start-dev`. */
   readonly flags?: readonly string[]
@@ -50,7 +61,7 @@ const dynamic_config = {
   'frontend.namespaceRPS.visibility': 100,
 }
 
-/** Starts the server on `<data>/temporal/temporal.db`, or adopts the one an earlier start left. */
+/** Starts the server on `<data>/temporal/temporal.db` or on PostgreSQL, or adopts the one an earlier start left. */
 export async function startTemporal(
   room: Room,
   data: string,
@@ -58,23 +69,33 @@ export async function startTemporal(
   options: TemporalOptions,
   onRestart: () => void,
 ): Promise<Temporal> {
-  const running = findRunning(room, 'temporal')
   const say = (line: string) => room.log(line)
-  const file = join(data, 'temporal', 'temporal.db')
-  // Two servers on one file would ruin it.
-  if (!running && !options.in_memory) await endUnrecorded(({ args }) => args.includes(file), stop_bound_ms)
+  const store = await openTemporalStore(data, options)
+  const works_on = store.flags.join(' ')
+  let running = findRunning(room, 'temporal')
+  if (running && running.works_on !== works_on) {
+    say(`temporal: process ${running.pid} of an earlier start keeps its state elsewhere, ending it`)
+    await endRunning(running, ['SIGTERM'], stop_bound_ms)
+    running = null
+  }
+  // Two servers on one store would ruin it. On a database somebody else's may work: ours has our port.
+  const own = [...store.flags, ...(store.on_postgres ? [String(ports.known('temporal'))] : [])]
+  if (!running && !options.in_memory) {
+    await endUnrecorded(({ args }) => own.every((flag) => args.includes(flag)), stop_bound_ms)
+  }
   const port = running?.port ?? (await ports.claim('temporal', say))
   const known_ui = running ? ports.known('temporal_ui') : undefined
   const ui_port = options.headless ? null : (known_ui ?? (await ports.claim('temporal_ui', say)))
   const address = `127.0.0.1:${port}`
   const ui = ui_port === null ? null : `http://127.0.0.1:${ui_port}`
-  if (!options.in_memory) mkdirSync(dirname(file), { recursive: true })
 
   const spec = (program: string): ProcessSpec => ({
     name: 'temporal',
     port,
     file: program,
-    args: serverFlags(options, port, ui_port, options.in_memory ? null : file),
+    args: serverFlags(options, port, ui_port, store),
+    works_on,
+    ...(store.env ? { env: store.env } : {}),
     ready: () => isReady(address, port, [options.namespace]),
     ready_bound_ms,
     stop_signals: ['SIGTERM'],
@@ -82,9 +103,11 @@ export async function startTemporal(
   })
 
   const failures: string[] = []
-  for await (const { name, find } of candidates(room)) {
+  for await (const { name, find } of candidates(room, store)) {
     try {
-      const supervised = await supervise(room, spec(await find()), running, onRestart)
+      const program = await find()
+      await store.check(program)
+      const supervised = await supervise(room, spec(program), running, onRestart)
       return Object.assign(supervised, { address, ui })
     } catch (error) {
       room.signal.throwIfAborted()
@@ -96,15 +119,19 @@ export async function startTemporal(
   throw new Error(`no Temporal server could be started: set TEMPORAL_ADDRESS or TEMPORAL_CLI\n${failures.join('\n')}`)
 }
 
-function serverFlags(options: TemporalOptions, port: number, ui_port: number | null, file: string | null): string[] {
+async function openTemporalStore(data: string, options: TemporalOptions): Promise<TemporalStore> {
+  if (options.in_memory) return memory_store
+  if (options.database_url) return postgresStore(await options.database_url)
+  return fileStore(join(data, 'temporal', 'temporal.db'))
+}
+
+function serverFlags(options: TemporalOptions, port: number, ui_port: number | null, store: TemporalStore): string[] {
   const repeated = (flag: string, values: readonly string[]) => values.flatMap((value) => [flag, value])
   return [
     ...['server', 'start-dev', '--ip', '127.0.0.1', '--port', String(port)],
     ...['--log-level', 'warn', '--log-format', 'json'],
     ...(ui_port === null ? ['--headless'] : ['--ui-port', String(ui_port)]),
-    ...(file === null
-      ? []
-      : ['--db-filename', file, ...repeated('--sqlite-pragma', ['journal_mode=WAL', 'synchronous=NORMAL'])]),
+    ...store.flags,
     ...repeated('--namespace', [options.namespace]),
     ...repeated(
       '--search-attribute',
@@ -125,7 +152,7 @@ interface Candidate {
 }
 
 /** The ways to a server, best first. What is on the machine already goes before what takes time. */
-async function* candidates(room: Room): AsyncGenerator<Candidate> {
+async function* candidates(room: Room, store: TemporalStore): AsyncGenerator<Candidate> {
   const { TEMPORAL_CLI, PATH } = process.env
   if (TEMPORAL_CLI) {
     yield { name: `TEMPORAL_CLI=${TEMPORAL_CLI}`, find: async () => executable(TEMPORAL_CLI) }
@@ -142,7 +169,8 @@ async function* candidates(room: Room): AsyncGenerator<Candidate> {
   const built = await runScript(room, [build_script, '--path'])
   if (existsSync(built)) yield { name: built, find: async () => built }
 
-  yield { name: 'download', find: () => download(room, downloads) }
+  // What can be downloaded is Temporal's own, for a file only.
+  if (!store.on_postgres) yield { name: 'download', find: () => download(room, downloads) }
   yield { name: 'build', find: () => runScript(room, [build_script], true) }
 }
 

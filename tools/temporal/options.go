@@ -23,7 +23,7 @@ type options struct {
 
 	dbFilename    string // empty: in memory
 	sqlitePragmas list
-	postgres      string // user:password@host:port, empty: SQLite
+	postgres      string // user@host:port, the password is in PGPASSWORD; empty: SQLite
 	database      string
 	shards        int
 	connections   int
@@ -64,7 +64,7 @@ func parseOptions(args []string) (*options, error) {
 	flags.StringVar(&o.dbFilename, "db-filename", "", "SQLite file; in memory when not given")
 	flags.StringVar(&o.dbFilename, "f", "", "short for --db-filename")
 	flags.Var(&o.sqlitePragmas, "sqlite-pragma", "KEY=VALUE, repeatable; a file has journal_mode=WAL by default")
-	flags.StringVar(&o.postgres, "postgres", "", "user:password@host:port; instead of SQLite")
+	flags.StringVar(&o.postgres, "postgres", "", "user@host:port, instead of SQLite; the password comes from PGPASSWORD")
 	flags.StringVar(&o.database, "database", "temporal", "PostgreSQL database; the second one is called so with _visibility")
 	flags.IntVar(&o.shards, "shards", 4, "history shards, fixed at the first start (PostgreSQL only)")
 	flags.IntVar(&o.connections, "connections", 20, "PostgreSQL connections per database")

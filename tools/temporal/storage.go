@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -105,43 +107,84 @@ func preparePostgres(o *options) (*storage, error) {
 
 // preparePostgresDatabase creates the database when there is none and brings its schema up to this server's version.
 func preparePostgresDatabase(o *options, database, schema string) (*config.SQL, error) {
-	at := strings.LastIndex(o.postgres, "@") // a password may contain one
-	if at < 0 {
-		return nil, fmt.Errorf("--postgres is not user:password@host:port")
+	if !regexp.MustCompile(`^[A-Za-z0-9_-]+$`).MatchString(database) {
+		return nil, fmt.Errorf("--database %q: letters, digits, _ and - only", database)
 	}
-	user, password, _ := strings.Cut(o.postgres[:at], ":")
-	host, port, found := strings.Cut(o.postgres[at+1:], ":")
-	if !found {
-		port = "5432"
+	at := strings.LastIndex(o.postgres, "@")
+	if at < 0 || strings.Contains(o.postgres[:at], ":") {
+		return nil, fmt.Errorf("--postgres is not user@host:port (the password comes from PGPASSWORD)")
 	}
-	sql := &config.SQL{
+	sql := config.SQL{
 		PluginName:      postgresPlugin,
-		ConnectAddr:     host + ":" + port,
-		User:            user,
-		Password:        password,
+		ConnectAddr:     o.postgres[at+1:],
+		User:            url.PathEscape(o.postgres[:at]),
+		Password:        os.Getenv("PGPASSWORD"),
 		DatabaseName:    database,
 		MaxConns:        o.connections,
 		MaxIdleConns:    o.connections,
 		MaxConnLifetime: time.Hour,
 	}
-	tool := func(args ...string) error {
-		return sqltool.RunTool(append([]string{"temporal-sql-tool", "--plugin", postgresPlugin,
-			"--ep", host, "-p", port, "-u", user, "--pw", password, "--db", database, "--quiet"}, args...))
-	}
 	if !hasSchema(sql) {
-		if err := tool("create-database"); err != nil {
-			return nil, err
-		}
-		if err := tool("setup-schema", "-v", "0.0"); err != nil {
-			return nil, err
+		if err := createPostgresDatabase(sql, schema); err != nil {
+			return nil, fmt.Errorf("database %s: %w", database, err)
 		}
 	}
-	return sql, tool("update-schema", "--schema-name", "postgresql/v12/"+schema)
+	return &sql, updateSchema(sql, schema)
+}
+
+// createPostgresDatabase makes the database with its schema under another name first, as a file of SQLite: not every
+// step of the schema may be run twice, so a start that is killed halfway must not leave one that looks begun.
+func createPostgresDatabase(sql config.SQL, schema string) error {
+	unfinished, server := sql, sql
+	unfinished.DatabaseName += "_new"
+	server.DatabaseName = "" // whichever there is by default
+	err := execute(server,
+		fmt.Sprintf(`DROP DATABASE IF EXISTS "%s" WITH (FORCE)`, unfinished.DatabaseName),
+		fmt.Sprintf(`CREATE DATABASE "%s"`, unfinished.DatabaseName))
+	if err != nil {
+		return err
+	}
+	if err := sqlTool(unfinished, "setup-schema", "-v", "0.0"); err != nil {
+		return err
+	}
+	if err := updateSchema(unfinished, schema); err != nil {
+		return err
+	}
+	if err := execute(unfinished, fmt.Sprintf(`UPDATE schema_version SET db_name = '%s'`, sql.DatabaseName)); err != nil {
+		return err
+	}
+	return execute(server, fmt.Sprintf(`ALTER DATABASE "%s" RENAME TO "%s"`, unfinished.DatabaseName, sql.DatabaseName))
+}
+
+func updateSchema(sql config.SQL, schema string) error {
+	return sqlTool(sql, "update-schema", "--schema-name", "postgresql/v12/"+schema)
+}
+
+// sqlTool runs Temporal's own tool, which carries the schemas. What fails in it ends the process, with a log line.
+func sqlTool(sql config.SQL, args ...string) error {
+	port := sql.ConnectAddr[strings.LastIndex(sql.ConnectAddr, ":")+1:]
+	return sqltool.RunTool(append([]string{"temporal-sql-tool", "--plugin", sql.PluginName,
+		"--ep", strings.TrimSuffix(sql.ConnectAddr, ":"+port), "-p", port,
+		"-u", sql.User, "--pw", sql.Password, "--db", sql.DatabaseName}, args...))
+}
+
+func execute(sql config.SQL, statements ...string) error {
+	connection, err := sqltool.NewConnection(&sql, log.NewNoopLogger())
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	for _, statement := range statements {
+		if err := connection.Exec(statement); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // hasSchema asks the database itself: connections are lazy, so opening one proves nothing.
-func hasSchema(sql *config.SQL) bool {
-	connection, err := sqltool.NewConnection(sql, log.NewNoopLogger())
+func hasSchema(sql config.SQL) bool {
+	connection, err := sqltool.NewConnection(&sql, log.NewNoopLogger())
 	if err != nil {
 		return false
 	}
