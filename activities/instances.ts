@@ -165,8 +165,8 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
     },
 
     /** Plans the actions of an instance, see store/actions.ts. */
-    planInstance(instance_id: string): Promise<Plan> {
-      return planInstance(store, instance_id)
+    planInstance(instance_id: string, failing: string | null): Promise<Plan> {
+      return planInstance(store, instance_id, failing)
     },
   }
 

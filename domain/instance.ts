@@ -3,6 +3,8 @@
  * bound yet, the order's flow ends its attempts and this one waits for that.
  */
 
+import type { BlockerDecision } from './blocker.ts'
+
 export interface InstanceView {
   readonly state: string
   /** The kind of the oldest action that is not over; null: none. */
@@ -21,6 +23,7 @@ export interface InstanceDecision {
   readonly action_done: boolean
   readonly wake_order: boolean
   readonly due_at: number | null
+  readonly blocker: BlockerDecision | null
   readonly waiting_for: string
   readonly done: boolean
 }
@@ -33,6 +36,7 @@ export function decideInstance(view: InstanceView, now: number): InstanceDecisio
     action_done: false,
     wake_order: false,
     due_at: null,
+    blocker: null,
     waiting_for: '',
     done: true,
   }
@@ -45,8 +49,11 @@ export function decideInstance(view: InstanceView, now: number): InstanceDecisio
   }
   const to = view.state === 'terminating' ? null : 'terminating'
   if (view.next_try_at !== null && view.next_try_at > now) {
-    const waiting_for = `the cloud to confirm its deletion${view.last_error ? ` (${view.last_error})` : ''}`
-    return { ...nothing, to, due_at: view.next_try_at, waiting_for, done: false }
+    const waiting_for = 'the cloud to confirm its deletion'
+    const blocker: BlockerDecision | null = view.last_error
+      ? { code: 'deletion_refused', reason: view.last_error, next_try_at: view.next_try_at }
+      : null
+    return { ...nothing, to, due_at: view.next_try_at, blocker, waiting_for, done: false }
   }
   return { ...nothing, to, terminate: true, waiting_for: 'its deletion', done: false }
 }

@@ -27,6 +27,8 @@ export interface Plan {
 
 /** A flow looks again at least this often, however far its next moment is (a timer that long is cheap, a lost one dear). */
 export const SLEEP_MAX_MS = 30 * 24 * 3_600_000
+/** A noun that waits for its steps or a wake alone is looked at after this, should what it waits for be lost. */
+export const LOST_WAKE_MS = 30_000
 /** Steps of one flow that run side by side. */
 export const STEPS_MAX = 8
 /** Machines created or deleted by one activity. */

@@ -4,11 +4,12 @@
  */
 import { type Kysely, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
+import { type BlockerDecision, stepBlocker, toBlocker } from '../domain/blocker.ts'
 import { DomainError } from '../domain/errors.ts'
 import { decideInstance } from '../domain/instance.ts'
-import type { Plan } from '../domain/plan.ts'
+import { LOST_WAKE_MS, type Plan } from '../domain/plan.ts'
 import { instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
-import { realNow, type Store, write } from './database.ts'
+import { realNow, type Store, type Trx, write } from './database.ts'
 import { lastEventId, recordEvents } from './events.ts'
 import { claimKey } from './idempotency.ts'
 import { changeInstances } from './instances.ts'
@@ -116,8 +117,8 @@ export function requestAction(
   })
 }
 
-/** Plans the actions of one instance. */
-export function planInstance(store: Store, instance_id: string): Promise<Plan> {
+/** Plans the actions of one instance. `failing`: a step that keeps failing, as its flow sees it. */
+export function planInstance(store: Store, instance_id: string, failing: string | null = null): Promise<Plan> {
   return write(store, async (trx) => {
     await answerWakes(trx, instanceWorkflowId(instance_id))
     const attempt = await trx
@@ -173,13 +174,16 @@ export function planInstance(store: Store, instance_id: string): Promise<Plan> {
     }
     if (decision.wake_order)
       await wake(trx, [{ target: orderWorkflowId(instance.order_id), project_id: instance.project_id }])
+    const blocker = decision.done ? null : (decision.blocker ?? stepBlocker(failing))
+    await tellBlocker(trx, instance_id, blocker, now)
     const wait_ms = decision.due_at === null ? null : Math.max(1, decision.due_at - now.getTime())
     await trx
       .updateTable('instances')
-      .set({ due_at: decision.done ? null : sql<Date>`record_now() + ${wait_ms ?? 0} * interval '1 ms'` })
+      .set({ due_at: decision.done ? null : sql<Date>`record_now() + ${wait_ms ?? LOST_WAKE_MS} * interval '1 ms'` })
       .where('id', '=', instance_id)
       .execute()
     const state = decision.to ?? instance.state
+    const waiting = decision.waiting_for ? `\n\nWaiting for ${decision.waiting_for}` : ''
     return {
       steps: decision.terminate
         ? [
@@ -196,9 +200,41 @@ export function planInstance(store: Store, instance_id: string): Promise<Plan> {
       why: decision.waiting_for ? `waiting for ${decision.waiting_for}` : 'nothing is asked of it',
       done: decision.done,
       state,
-      details: `**${instance.name}**: ${state}${decision.waiting_for ? `\n\nWaiting for ${decision.waiting_for}` : ''}`,
+      details: `**${instance.name}**: ${state}${waiting}${blocker ? `\n\nBlocked: \`${blocker.code}\`, ${blocker.reason}` : ''}`,
     }
   })
+}
+
+/** Sets or clears what blocks an instance's action, with its event; the row is locked by the caller. */
+async function tellBlocker(trx: Trx, instance_id: string, blocked: BlockerDecision | null, now: Date): Promise<void> {
+  const row = await trx.selectFrom('instances').selectAll().where('id', '=', instance_id).executeTakeFirstOrThrow()
+  const blocker = toBlocker(row.blocker, blocked, now)
+  if (blocker === null && row.blocker === null) return
+  const sequence = row.sequence + (blocker?.code === row.blocker?.code ? 0 : 1)
+  await trx
+    .updateTable('instances')
+    .set({ blocker: blocker && JSON.stringify(blocker), sequence })
+    .where('id', '=', instance_id)
+    .execute()
+  if (sequence === row.sequence) return
+  const event = (await lastEventId(trx, 'instance', instance_id)) ?? row.wish_event
+  await recordEvents(trx, [
+    {
+      project_id: row.project_id,
+      resource_type: 'instance',
+      resource_id: instance_id,
+      sequence,
+      type: blocker ? 'instance.blocked' : 'instance.unblocked',
+      from: row.state,
+      to: row.state,
+      snapshot: { name: row.name, order_id: row.order_id, deployment_id: row.deployment_id, blocker },
+      cause: {
+        rule: 'wish_terminate',
+        reason: blocker?.reason ?? 'nothing blocks it any more',
+        ...(event ? { event } : {}),
+      },
+    },
+  ])
 }
 
 /** The machine bound to an instance, to be deleted; undefined: there is none (any more). */

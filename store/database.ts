@@ -9,6 +9,7 @@ import { Socket } from 'node:net'
 import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
 import pg from 'pg'
 import { DomainError } from '../domain/errors.ts'
+import type { Blocker } from '../domain/record.ts'
 import type { Tables } from './tables.ts'
 
 pg.types.setTypeParser(pg.types.builtins.INT8, Number)
@@ -111,6 +112,10 @@ export function conflictOn(error: unknown, constraint: string, message: string):
 }
 
 const codeOf = (error: unknown): string => String((error as { code?: unknown } | null)?.code ?? '')
+
+/** The blocker of a row as readers are shown it: its own, else `planning_overdue` where its flow has not looked in time. */
+export const shownBlocker = (table: 'launch_orders' | 'instances' | 'leases') =>
+  sql<Blocker | null>`shown_blocker(${sql.ref(`${table}.blocker`)}, ${sql.ref(`${table}.due_at`)})`
 
 /** The database's real time: what attempts, observations and heartbeats are measured by, on every host alike. */
 export async function realNow(db: Reader): Promise<Date> {

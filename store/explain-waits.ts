@@ -114,21 +114,33 @@ interface Row {
 
 async function rowOf(db: Kysely<Tables>, { noun, id }: { noun: ExplainedNoun; id: string }): Promise<Row | null> {
   const { rows } = await {
-    order: () => sql<Row>`select blocker, due_at from launch_orders where id = ${id}`.execute(db),
+    order: () =>
+      sql<Row>`select shown_blocker(blocker, due_at) as blocker, due_at from launch_orders where id = ${id}`.execute(
+        db,
+      ),
     // An instance that was not created yet is held up by what holds up its order.
     instance: () =>
       sql<Row>`
-        select coalesce(nullif(instances.blocker, 'null'),
-            case when instances.state = 'pending' then launch_orders.blocker end) as blocker,
+        select coalesce(shown_blocker(instances.blocker, instances.due_at), case when instances.state = 'pending'
+            then shown_blocker(launch_orders.blocker, launch_orders.due_at) end) as blocker,
           coalesce(instances.due_at, case when instances.state = 'pending' then launch_orders.due_at end) as due_at
         from instances join launch_orders on launch_orders.id = order_id where instances.id = ${id}`.execute(db),
     deployment: () =>
       sql<Row>`
-        select blocker, due_at from launch_orders
+        select shown_blocker(blocker, due_at) as blocker, due_at from launch_orders
         where deployment_id = ${id} and state not in ('running', 'cancelled', 'terminated', 'failed')
-        order by blocker is null, due_at limit 1`.execute(db),
-    lease: () => sql<Row>`select blocker, due_at from leases where id = ${id}`.execute(db),
-    hook: () => sql<Row>`select null as blocker, paused_until as due_at from hooks where id = ${id}`.execute(db),
+        order by 1 is null, due_at limit 1`.execute(db),
+    lease: () =>
+      sql<Row>`select shown_blocker(blocker, due_at) as blocker, due_at from leases where id = ${id}`.execute(db),
+    // A lane's moment is that of its earliest delivery.
+    hook: () =>
+      sql<Row>`
+        select case when state = 'active' then shown_blocker(null, greatest(paused_until, (
+            select min(next_attempt_at) from deliveries as head where hook_id = hooks.id and state in ('pending', 'waiting')
+              and not exists (select from deliveries as before where before.hook_id = hooks.id
+                and before.resource_type = head.resource_type and before.resource_id = head.resource_id
+                and before.sequence < head.sequence and before.state in ('pending', 'in_flight', 'waiting', 'parked'))))) end as blocker,
+          paused_until as due_at from hooks where id = ${id}`.execute(db),
     cloud: () => sql<Row>`select null as blocker, null as due_at from clouds where id = ${id}`.execute(db),
   }[noun]()
   return rows[0] ?? null

@@ -4,7 +4,7 @@
  */
 import { type Kysely, sql } from 'kysely'
 import type { Cause } from '../domain/record.ts'
-import type { Trx } from './database.ts'
+import { shownBlocker, type Trx } from './database.ts'
 import { recordEvents } from './events.ts'
 import type { Tables } from './tables.ts'
 
@@ -82,7 +82,8 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
       changed_at = clock_timestamp(), absent_lists = 0, stale_since = null,
       acknowledged_at = case when n.acknowledged then clock_timestamp() else acknowledged_at end,
       running_at = case when n.state = 'running' and running_at is null then record_now() else running_at end,
-      terminated_at = case when n.state in ('terminated', 'failed', 'missing') then record_now() else null end
+      terminated_at = case when n.state in ('terminated', 'failed', 'missing') then record_now() else null end,
+      blocker = case when n.state <> 'terminated' then blocker end
     from jsonb_to_recordset(${JSON.stringify(next)}::jsonb) as n (id uuid, state text, cloud_id uuid, provider_id text,
       raw_state text, public_addresses text[], private_addresses text[], acknowledged boolean)
     where instances.id = n.id`.execute(trx)
@@ -108,6 +109,7 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
           provider_id: after.provider_id,
           public_addresses: after.public_addresses,
           private_addresses: after.private_addresses,
+          ...(row.blocker && change.to === 'terminated' ? { blocker: null } : {}),
         },
         cause: change.cause,
       }
@@ -131,7 +133,7 @@ export function findInstance(db: Kysely<Tables>, project_id: string, instance_id
     .selectFrom('instances')
     .leftJoin('clouds', 'clouds.id', 'instances.cloud_id')
     .selectAll('instances')
-    .select('clouds.name as cloud')
+    .select(['clouds.name as cloud', shownBlocker('instances').as('blocker')])
     .where('instances.id', '=', instance_id)
     .where('instances.project_id', '=', project_id)
     .executeTakeFirst()
@@ -153,7 +155,7 @@ export function listInstances(
     .selectFrom('instances')
     .leftJoin('clouds', 'clouds.id', 'instances.cloud_id')
     .selectAll('instances')
-    .select('clouds.name as cloud')
+    .select(['clouds.name as cloud', shownBlocker('instances').as('blocker')])
     .where('instances.project_id', '=', project_id)
     .orderBy('instances.id', 'desc')
     .limit(query.limit)

@@ -6,7 +6,7 @@ import { sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import type { OrderTemplate } from '../domain/launch-order.ts'
 import { decideLease, type LeaseAct, type LeaseDecision } from '../domain/lease.ts'
-import { type Plan, SLEEP_MAX_MS } from '../domain/plan.ts'
+import { LOST_WAKE_MS, type Plan, SLEEP_MAX_MS } from '../domain/plan.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId } from '../domain/workflow-ids.ts'
 import { recordNow, type Store, type Trx, write } from './database.ts'
@@ -48,11 +48,11 @@ export function planLease(store: Store, lease_id: string): Promise<Plan> {
       now.getTime(),
     )
     for (const act of decision.acts) await ACTS[act](trx, lease, now, order)
-    const due_at = decision.due_at === null ? null : new Date(decision.due_at)
     // Waiting for its order, it is looked at again by housekeeping, should the wake be lost with the engine.
+    const due_at = new Date(decision.due_at ?? now.getTime() + LOST_WAKE_MS)
     await trx
       .updateTable('leases')
-      .set({ due_at: decision.done ? null : (due_at ?? now) })
+      .set({ due_at: decision.done ? null : due_at })
       .where('id', '=', lease_id)
       .execute()
     return toPlan(lease, decision, now)

@@ -8,7 +8,7 @@ import { DomainError } from '../domain/errors.ts'
 import type { OrderTemplate } from '../domain/launch-order.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId } from '../domain/workflow-ids.ts'
-import { recordNow, type Store, type Trx, write } from './database.ts'
+import { recordNow, type Store, shownBlocker, type Trx, write } from './database.ts'
 import { recordEvents } from './events.ts'
 import { claimKey } from './idempotency.ts'
 import type { Caller, RequestKey } from './orders.ts'
@@ -278,6 +278,7 @@ export async function findLease(db: Kysely<Tables>, project_id: string, lease_id
   const lease = await db
     .selectFrom('leases')
     .selectAll()
+    .select(shownBlocker('leases').as('blocker'))
     .where('id', '=', lease_id)
     .where('project_id', '=', project_id)
     .executeTakeFirst()
@@ -300,6 +301,7 @@ export function listLeases(
   let query = db
     .selectFrom('leases')
     .selectAll()
+    .select(shownBlocker('leases').as('blocker'))
     .where('project_id', '=', project_id)
     .orderBy('id', 'desc')
     .limit(page.limit)

@@ -1,5 +1,6 @@
 /** Launch orders as lists and single pages show them: with names instead of ids, and counts of their items. */
 import { type Kysely, sql } from 'kysely'
+import { shownBlocker } from './database.ts'
 import type { Tables } from './tables.ts'
 
 export interface OrderQuery {
@@ -23,7 +24,12 @@ const orders = (db: Kysely<Tables>, project_id: string) =>
     .selectFrom('launch_orders')
     .innerJoin('deployments', 'deployments.id', 'launch_orders.deployment_id')
     .selectAll('launch_orders')
-    .select(['deployments.name as deployment', CLOUD_NAMES.as('clouds'), COUNTS.as('counts')])
+    .select([
+      'deployments.name as deployment',
+      CLOUD_NAMES.as('clouds'),
+      COUNTS.as('counts'),
+      shownBlocker('launch_orders').as('blocker'),
+    ])
     .where('launch_orders.project_id', '=', project_id)
 
 /** One order for its page; undefined: not there, or another project's. */

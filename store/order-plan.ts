@@ -6,10 +6,11 @@
 import type { Selectable } from 'kysely'
 import { sql } from 'kysely'
 import { v7 as newId } from 'uuid'
+import { stepBlocker, toBlocker } from '../domain/blocker.ts'
 import { decideOrder } from '../domain/order/decide.ts'
 import type { AttemptView, CloudView, ItemView, OrderDecision, OrderView } from '../domain/order/view.ts'
-import { type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
-import type { Blocker, Cause } from '../domain/record.ts'
+import { LOST_WAKE_MS, type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
+import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { type CloudTraits, releaseClaims } from './attempts.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
@@ -58,10 +59,6 @@ async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf, failing:
   const changed = decision.state !== loaded.order.state
   return { plan: toPlan(loaded, decision), changed, deployment_id: loaded.order.deployment_id, event }
 }
-
-/** A step that fails by itself, not by a cloud's answer: told by the flow, which tries it again. */
-const stepBlocker = (failing: string | null): OrderDecision['blocker'] =>
-  failing === null ? null : { code: 'step_failing', reason: failing, next_try_at: null }
 
 type Loaded = NonNullable<Awaited<ReturnType<typeof loadOrder>>>
 
@@ -295,7 +292,7 @@ async function applyOrder(
   order_event: string | undefined,
 ): Promise<string | undefined> {
   const { order } = loaded
-  const blocker = toBlocker(order.blocker, decision, loaded.now)
+  const blocker = toBlocker(order.blocker, decision.blocker, loaded.now)
   const state_changed = decision.state !== order.state || decision.partial !== order.partial
   const blocker_changed = blocker?.code !== order.blocker?.code
   let event: string | undefined
@@ -323,7 +320,8 @@ async function applyOrder(
       },
     ])
   }
-  const wait_ms = decision.due_at === null ? null : Math.max(0, decision.due_at - loaded.now.getTime())
+  // With nothing due by itself it waits for its steps or a wake, and is looked at again should that be lost.
+  const wait_ms = decision.due_at === null ? LOST_WAKE_MS : Math.max(0, decision.due_at - loaded.now.getTime())
   await trx
     .updateTable('launch_orders')
     .set({
@@ -333,11 +331,7 @@ async function applyOrder(
       next_batch: Math.max(order.next_batch, ...decision.create_batches.map((entry) => entry.batch + 1)),
       next_undo_batch: Math.max(order.next_undo_batch, ...decision.delete_batches.map((entry) => entry.undo_batch + 1)),
       attended_until: null,
-      due_at: decision.done
-        ? null
-        : wait_ms === null
-          ? sql<Date>`record_now()`
-          : sql<Date>`record_now() + ${wait_ms} * interval '1 ms'`,
+      due_at: decision.done ? null : sql<Date>`record_now() + ${wait_ms} * interval '1 ms'`,
       settled_at: decision.state === 'running' && !order.settled_at ? sql<Date>`record_now()` : order.settled_at,
       sequence,
     })
@@ -353,17 +347,6 @@ async function applyOrder(
 async function newestInstanceEvent(trx: Trx, { items }: Loaded): Promise<string | undefined> {
   const newest = items.reduce((a, b) => (b.changed_at > a.changed_at ? b : a), items[0]!)
   return newest.instance_state === 'pending' ? undefined : lastEventId(trx, 'instance', newest.instance_id)
-}
-
-function toBlocker(before: Blocker | null, decision: OrderDecision, now: Date): Blocker | null {
-  if (!decision.blocker) return null
-  const { code, reason, next_try_at } = decision.blocker
-  return {
-    code,
-    reason,
-    since: before?.code === code ? before.since : now.toISOString(),
-    ...(next_try_at === null ? {} : { next_try_at: new Date(next_try_at).toISOString() }),
-  }
 }
 
 // Steps --------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ const patient = proxyActivities<Activities>({ ...PLAN_PATIENTLY, summary: 'plan 
 /** Works off the actions of one instance, in order. Id `instance/<id>`. */
 export async function instance(instance_id: string): Promise<void> {
   await lookAfter(instance_id, {
-    plan: (id) => local.planInstance(id),
-    planPatiently: (id) => patient.planInstance(id),
+    plan: (id, now) => local.planInstance(id, now.failing),
+    planPatiently: (id, now) => patient.planInstance(id, now.failing),
     run,
   })
 }

@@ -1,6 +1,8 @@
 /** The mutable notes that one decision is written on, and the few ways to write on them. */
+
+import type { BlockerDecision } from '../blocker.ts'
 import type { AttemptError } from '../record.ts'
-import type { AttemptView, BlockerDecision, ItemState, ItemView, OrderDecision, OrderView } from './view.ts'
+import type { AttemptView, ItemState, ItemView, OrderDecision, OrderView } from './view.ts'
 
 /** Mutable notes of one decision. */
 export interface Notes {

@@ -1,4 +1,6 @@
 /** What a decision about a launch order is made of, and what it says. */
+
+import type { BlockerDecision } from '../blocker.ts'
 import type { OrderPolicy } from '../launch-order.ts'
 import type { AttemptError } from '../record.ts'
 
@@ -77,20 +79,6 @@ export interface OrderView {
   readonly items: readonly ItemView[]
   readonly next_batch: number
   readonly next_undo_batch: number
-}
-
-export interface BlockerDecision {
-  readonly code:
-    | 'allocation_exhausted'
-    | 'cloud_disabled'
-    | 'cloud_unreachable'
-    | 'cloud_unseen'
-    | 'credentials_refused'
-    | 'create_unanswered'
-    | 'undo_unconfirmed'
-    | 'step_failing'
-  readonly reason: string
-  readonly next_try_at: number | null
 }
 
 export interface OrderDecision {

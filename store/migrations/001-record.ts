@@ -35,6 +35,16 @@ create function ulid() returns text language sql volatile as $$
     generate_series(0, 25) as i
 $$;
 
+-- The blocker that readers are shown: a noun's own, else that its flow did not look at it though its moment is past.
+-- Its flow says in its details why; the record only sees that it did not come.
+create function shown_blocker(blocker jsonb, due_at timestamptz) returns jsonb language sql volatile as $$
+  select coalesce(nullif(blocker, 'null'), case when due_at < record_now() - interval '10 s' then
+    jsonb_build_object('code', 'planning_overdue',
+      'reason', 'its flow was to look at it and has not: Temporal is away or behind, or planning fails; its flow''s details in the Temporal UI say which',
+      'since', moment, 'next_try_at', moment) end)
+  from (select to_char(due_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as moment) as due
+$$;
+
 -- Who ----------------------------------------------------------------------------------------------------------------
 
 create table projects (

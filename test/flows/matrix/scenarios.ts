@@ -5,7 +5,7 @@
 import { expect } from 'vitest'
 import { parseWorkflowId } from '../../../domain/workflow-ids.ts'
 import type { FaultKind, Faults, Injected } from '../../support/faults.ts'
-import { getOrder, instancesOf, SETTLE_TIMEOUT_MS, untilInstance, untilLease, untilOrder } from '../../support/flow.ts'
+import { instancesOf, SETTLE_TIMEOUT_MS, untilInstance, untilLease, untilOrder } from '../../support/flow.ts'
 import { unique } from '../../support/harness.ts'
 import { waitFor } from '../../support/wait-for.ts'
 import type { Place, World } from '../../support/world.ts'
@@ -44,8 +44,9 @@ function strikeProject(
 async function untilBlocked(
   stage: Stage,
   injected: Injected,
+  place: Place,
   workflow_id: string,
-  in_record?: () => Promise<boolean>,
+  code: string,
 ): Promise<void> {
   if (stage.kind !== 'until_lifted') return
   const wait = { timeout_ms: SETTLE_TIMEOUT_MS, interval_ms: 100 }
@@ -53,12 +54,31 @@ async function untilBlocked(
     ...wait,
     what: `${workflow_id} to say what blocks it`,
   })
-  if (in_record) await waitFor(in_record, { ...wait, what: `the record to say what blocks ${workflow_id}` })
+  const { kind, id } = parseWorkflowId(workflow_id)
+  await waitFor(async () => (await explained(place, `${LISTS[kind]}/${id}`)) === code, {
+    ...wait,
+    what: `the record to say that ${code} blocks ${workflow_id}`,
+  })
   injected.lift()
 }
 
-const blockedOrder = (place: Place, id: string, code: string) => async () =>
-  (await getOrder(place.project.api, id)).blocker?.code === code
+const LISTS: Readonly<Record<string, string>> = {
+  order: 'launch-orders',
+  instance: 'instances',
+  lease: 'leases',
+  hook: 'hooks',
+}
+
+/** What blocks a noun, as `explain` says it. */
+async function explained(place: Place, path: string): Promise<string | null> {
+  const { body } = await place.project.api.get<{ explanation: { waits_for: { code: string | null } | null } }>(
+    `/api/${path}/explain`,
+  )
+  return body.explanation.waits_for?.code ?? null
+}
+
+/** A plan that fails is seen by the record as a flow that does not come; a step that fails is told by its flow. */
+const codeOf = (activity: string): string => (activity.startsWith('plan') ? 'planning_overdue' : 'step_failing')
 
 const cancelOrder = (stage: Stage, place: Place) => async (id: string) => {
   await stage.world.change(place.project, 'cancel', id, 'DELETE', `/api/launch-orders/${id}`)
@@ -84,8 +104,7 @@ const onOrder =
     const place = await placeOf(stage)
     const injected = strikeProject(stage, place, activity, cancelOrder(stage, place))
     const { id } = await stage.world.order(place.project, { count: 3 })
-    const in_record = activity === 'createInstances' ? blockedOrder(place, id, 'step_failing') : undefined
-    await untilBlocked(stage, injected, `order/${id}`, in_record)
+    await untilBlocked(stage, injected, place, `order/${id}`, codeOf(activity))
     await endOrder(stage, place, id)
     expect(injected.struck()).toBeGreaterThan(0)
     injected.lift()
@@ -99,7 +118,7 @@ const deleteInstances: Scenario = async (stage) => {
   const [instance] = await instancesOf(place.project.api, id)
   const injected = strikeProject(stage, place, 'deleteInstances', () => terminate(stage, place, instance!.id))
   await stage.world.change(place.project, 'terminate', id, 'DELETE', `/api/launch-orders/${id}`)
-  await untilBlocked(stage, injected, `order/${id}`, blockedOrder(place, id, 'step_failing'))
+  await untilBlocked(stage, injected, place, `order/${id}`, 'step_failing')
   await endOrder({ ...stage, kind: 'cancel_after' }, place, id)
   expect(injected.struck()).toBeGreaterThan(0)
   injected.lift()
@@ -120,7 +139,7 @@ const onInstance =
     const [instance] = await instancesOf(place.project.api, id)
     const injected = strikeProject(stage, place, activity, () => cancelOrder(stage, place)(id))
     await terminate(stage, place, instance!.id)
-    await untilBlocked(stage, injected, `instance/${instance!.id}`)
+    await untilBlocked(stage, injected, place, `instance/${instance!.id}`, codeOf(activity))
     await untilInstance(place.project.api, instance!.id, ['terminated'])
     await endOrder({ ...stage, kind: 'cancel_after' }, place, id)
     expect(injected.struck()).toBeGreaterThan(0)
@@ -135,10 +154,10 @@ const planLease: Scenario = async (stage) => {
   const { id } = await stage.world.lease(place.project, {
     start_in_ms: 500,
     before_end_in_ms: 1_500,
-    end_in_ms: 20_000,
+    end_in_ms: 40_000,
     order: { count: 2 },
   })
-  await untilBlocked(stage, injected, `lease/${id}`)
+  await untilBlocked(stage, injected, place, `lease/${id}`, 'planning_overdue')
   await untilLease(place.project.api, id, isCancel(stage.kind) ? ['TERMINATED'] : ['ACTIVE'])
   if (!isCancel(stage.kind)) await stage.world.change(place.project, 'end', id, 'DELETE', `/api/leases/${id}`)
   await untilLease(place.project.api, id, ['TERMINATED'])
@@ -170,7 +189,7 @@ const watchCloud: Scenario = async (stage) => {
   project_ready.resolve(place)
   const { id } = await stage.world.order(place.project, { count: 2 })
   order_ready.resolve(id)
-  await untilBlocked(stage, injected, `order/${id}`, blockedOrder(place, id, 'cloud_unseen'))
+  await untilBlocked(stage, injected, place, `order/${id}`, 'cloud_unseen')
   await endOrder(stage, place, id)
   expect(injected.struck()).toBeGreaterThan(0)
   injected.lift()
@@ -190,7 +209,8 @@ const onLane =
       what: `${activity} to be struck`,
       timeout_ms: SETTLE_TIMEOUT_MS,
     })
-    await untilBlocked(stage, injected, `hook/${place.hook.id}`)
+    // Seen from the record: its next delivery is due, and nobody comes for it.
+    await untilBlocked(stage, injected, place, `hook/${place.hook.id}`, 'planning_overdue')
     place.hook.receiver.answer = () => ({ status: 200 })
     await endOrder({ ...stage, kind: 'fail_before' }, place, id)
     await untilDelivered(stage, place)

@@ -1,0 +1,34 @@
+/** What holds a noun up: as decided, and as kept in the record. */
+import type { Blocker } from './record.ts'
+
+export interface BlockerDecision {
+  readonly code:
+    | 'allocation_exhausted'
+    | 'cloud_disabled'
+    | 'cloud_unreachable'
+    | 'cloud_unseen'
+    | 'credentials_refused'
+    | 'create_unanswered'
+    | 'undo_unconfirmed'
+    | 'deletion_refused'
+    | 'step_failing'
+  readonly reason: string
+  /** Real time in ms; null: when something else happens. */
+  readonly next_try_at: number | null
+}
+
+/** A step that fails by itself, not by a cloud's answer: told by its flow, which tries it again. */
+export const stepBlocker = (failing: string | null): BlockerDecision | null =>
+  failing === null ? null : { code: 'step_failing', reason: failing, next_try_at: null }
+
+/** The blocker to be kept: with the same code as before it goes on since then. */
+export function toBlocker(before: Blocker | null, decided: BlockerDecision | null, now: Date): Blocker | null {
+  if (!decided) return null
+  const { code, reason, next_try_at } = decided
+  return {
+    code,
+    reason,
+    since: before?.code === code ? before.since : now.toISOString(),
+    ...(next_try_at === null ? {} : { next_try_at: new Date(next_try_at).toISOString() }),
+  }
+}
