@@ -17,10 +17,16 @@ import { createRelay, type Relay } from './relay.ts'
 
 const RECONNECT_MS = 500
 const STAMP_IDLE_MS = 500
-/** Below 100 slots the engine silently refuses to start workflows eagerly. */
-const WORKFLOW_SLOTS = 100
-const ACTIVITY_SLOTS = 200
-const CACHED_WORKFLOWS = 2_000
+/** How every worker of ours is set up; the bench measures the engine's floor with the same. */
+export const WORKER_SETTINGS = {
+  /** Below 100 slots the engine silently refuses to start workflows eagerly. */
+  maxConcurrentWorkflowTaskExecutions: 100,
+  maxConcurrentActivityTaskExecutions: 200,
+  maxCachedWorkflows: 2_000,
+  stickyQueueScheduleToStartTimeout: '3s',
+  shutdownGraceTime: '1s',
+  shutdownForceTime: '8s',
+} as const
 
 export interface EngineSideNeeds {
   readonly store: Store
@@ -38,6 +44,8 @@ export interface EngineSideNeeds {
 export interface EngineSide {
   /** The engine answered a moment ago and the worker polls. */
   healthy(): boolean
+  /** When the engine and the record were last found well. */
+  well_at(): Date | undefined
   relay(): Relay | undefined
   client(): Client | undefined
   /** Resolves once the worker polls and every open noun has its flow or its wake. */
@@ -56,6 +64,7 @@ export function startEngineSide(needs: EngineSideNeeds): EngineSide {
   let relay: Relay | undefined
   let client: Client | undefined
   let healthy = false
+  let well_at: Date | undefined
 
   const once = async (): Promise<void> => {
     const connection = await NativeConnection.connect({
@@ -71,12 +80,7 @@ export function startEngineSide(needs: EngineSideNeeds): EngineSide {
         taskQueue: TASK_QUEUE,
         activities: needs.activities,
         workflowBundle: needs.workflow_bundle,
-        maxConcurrentWorkflowTaskExecutions: WORKFLOW_SLOTS,
-        maxConcurrentActivityTaskExecutions: ACTIVITY_SLOTS,
-        maxCachedWorkflows: CACHED_WORKFLOWS,
-        stickyQueueScheduleToStartTimeout: '3s',
-        shutdownGraceTime: '1s',
-        shutdownForceTime: '8s',
+        ...WORKER_SETTINGS,
         ...needs.worker_options,
       })
       const own = new Client({ connection, namespace: needs.namespace })
@@ -88,6 +92,7 @@ export function startEngineSide(needs: EngineSideNeeds): EngineSide {
       const relaying = current.run(signal)
       const keeping = runKeeper(here, signal, (up) => {
         healthy = up
+        if (up) well_at = new Date()
         if (up) ready.resolve()
       })
       const stop = (): void => {
@@ -129,6 +134,7 @@ export function startEngineSide(needs: EngineSideNeeds): EngineSide {
 
   return {
     healthy: () => healthy,
+    well_at: () => well_at,
     relay: () => relay,
     client: () => client,
     ready: ready.promise,
