@@ -1,12 +1,13 @@
 /** A Temporal server for one machine: finds one, downloads one or builds one, and runs it on a file or on PostgreSQL. */
 import { spawn } from 'node:child_process'
-import { accessSync, constants, existsSync, mkdirSync, readdirSync } from 'node:fs'
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, realpathSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { delimiter, join } from 'node:path'
+import { delimiter, join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { Connection, isGrpcServiceError } from '@temporalio/client'
 import { msToTs } from '@temporalio/common/lib/time.js'
+import type { Look } from './identity.ts'
 import { answers, type PortBook } from './ports.ts'
 import {
   endRunning,
@@ -78,10 +79,11 @@ export async function startTemporal(
     await endRunning(running, ['SIGTERM'], stop_bound_ms)
     running = null
   }
-  // Two servers on one store would ruin it. On a database somebody else's may work: ours has our port.
-  const own = [...store.flags, ...(store.on_postgres ? [String(ports.known('temporal'))] : [])]
+  // Two servers on one store would ruin it.
   if (!running && !options.in_memory) {
-    await endUnrecorded(({ args }) => own.every((flag) => args.includes(flag)), stop_bound_ms)
+    const folder = realpathSync(data)
+    const ours = (look: Look) => look.folder === folder && store.flags.every((flag) => look.args.includes(flag))
+    await endUnrecorded(ours, stop_bound_ms)
   }
   const port = running?.port ?? (await ports.claim('temporal', say))
   const known_ui = running ? ports.known('temporal_ui') : undefined
@@ -92,7 +94,8 @@ export async function startTemporal(
   const spec = (program: string): ProcessSpec => ({
     name: 'temporal',
     port,
-    file: program,
+    file: resolve(program),
+    cwd: data,
     args: serverFlags(options, port, ui_port, store),
     works_on,
     ...(store.env ? { env: store.env } : {}),
