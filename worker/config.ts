@@ -1,6 +1,8 @@
 /** Configuration: environment and flags, parsed once; flags win. A wrong value is one clear line before anything starts. */
+import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
+import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
 import { parseAllowList } from '../domain/hook-address.ts'
 
@@ -8,6 +10,10 @@ export type ProcessRole = 'all' | 'api' | 'worker'
 
 export interface Config {
   readonly role: ProcessRole
+  /** Where an embedded Temporal keeps its state. */
+  readonly engine: 'sqlite' | 'postgres'
+  /** The address the API listens on. */
+  readonly host: string
   readonly port: number
   /** True where the port was not asked for, so that any free one will do. */
   readonly any_port: boolean
@@ -32,6 +38,7 @@ const ENVIRONMENT = z.object({
   HOLDFAST_HOOK_ALLOW: z.string().default(''),
   HOLDFAST_OPERATOR_TOKEN: z.string().min(16, 'at least 16 characters').optional(),
   HOLDFAST_CLOCK_START: z.iso.datetime({ offset: true }).optional(),
+  HOLDFAST_HOST: z.string().refine((text) => isIP(text) > 0, 'must be an IP address').default('127.0.0.1'),
   HOLDFAST_PORT: z.coerce.number().int().min(0).max(65_535).default(8080),
   HOLDFAST_DATA: z.string().min(1).default('.holdfast'),
   HOLDFAST_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
@@ -70,6 +77,9 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
     .addOption(
       new Option('--role <role>', 'which parts this process runs').choices(['all', 'api', 'worker']).default('all'),
     )
+    .addOption(
+      new Option('--engine <engine>', 'what an embedded Temporal keeps its state in').choices(['sqlite', 'postgres']),
+    )
     .addOption(new Option('--port <port>', 'port of the API').argParser(port))
     .addOption(new Option('--data <folder>', 'data folder'))
   try {
@@ -78,7 +88,7 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
     if (error instanceof Error && 'code' in error && error.code === 'commander.helpDisplayed') process.exit(0)
     throw new ConfigError(oneLine(error))
   }
-  const given = flags.opts<{ role: ProcessRole; port?: number; data?: string }>()
+  const given = flags.opts<{ role: ProcessRole; engine?: Config['engine']; port?: number; data?: string }>()
   try {
     parseAllowList(env.HOLDFAST_HOOK_ALLOW)
   } catch (error) {
@@ -86,6 +96,8 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
   }
   const config: Config = {
     role: given.role,
+    engine: given.engine ?? 'sqlite',
+    host: env.HOLDFAST_HOST,
     port: given.port ?? env.HOLDFAST_PORT,
     any_port: false,
     data: resolve(given.data ?? env.HOLDFAST_DATA),
@@ -103,6 +115,12 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
   }
   if (config.role === 'worker' && !config.temporal_address) {
     throw new ConfigError('--role worker needs TEMPORAL_ADDRESS: only --role all brings its own Temporal')
+  }
+  if (given.engine && (config.role !== 'all' || config.temporal_address)) {
+    throw new ConfigError('--engine says how to run a Temporal of our own: not with TEMPORAL_ADDRESS or another role')
+  }
+  if (config.auth === 'none' && ipaddr.process(config.host).range() !== 'loopback') {
+    throw new ConfigError(`HOLDFAST_AUTH=none is for loopback only, not for HOLDFAST_HOST=${config.host}`)
   }
   return config
 }

@@ -26,8 +26,9 @@ const options = new Command('holdfast quickstart')
   .option('--once', 'end when the job is done', false)
   .option('--port <port>', 'port of the API; default: 8080, or a free one')
   .option('--data <folder>', 'data folder', process.env.HOLDFAST_DATA ?? '.holdfast')
+  .option('--engine <engine>', 'what Temporal keeps its state in: sqlite (default) or postgres')
   .parse()
-  .opts<{ once: boolean; port?: string; data: string }>()
+  .opts<{ once: boolean; port?: string; data: string; engine?: string }>()
 
 const begun_at = Date.now()
 const stopping = new AbortController()
@@ -40,7 +41,10 @@ let job: Job | undefined
 
 async function main(): Promise<number> {
   const config = readConfig(
-    ['--data', resolve(options.data), '--port', String(options.port ?? (await freePort(8080)))],
+    [
+      ...['--data', resolve(options.data), '--port', String(options.port ?? (await freePort(8080)))],
+      ...(options.engine ? ['--engine', options.engine] : []),
+    ],
     {
       HOLDFAST_HOOK_ALLOW: '127.0.0.0/8',
       HOLDFAST_LOG_LEVEL: 'warn',

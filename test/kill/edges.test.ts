@@ -70,6 +70,19 @@ describe('a wrong configuration is one line on stderr and exit 1, before anythin
       environment: { TEMPORAL_ADDRESS: 'http://host' },
       says: /TEMPORAL_ADDRESS: .*host:port/,
     },
+    { name: 'HOLDFAST_HOST', environment: { HOLDFAST_HOST: 'localhost' }, says: /HOLDFAST_HOST: .*IP address/ },
+    {
+      name: 'no authentication beyond loopback',
+      environment: { HOLDFAST_AUTH: 'none', HOLDFAST_HOST: '0.0.0.0' },
+      says: /HOLDFAST_AUTH=none .*HOLDFAST_HOST=0\.0\.0\.0/,
+    },
+    { name: 'an unknown engine', flags: ['--engine', 'mysql'], says: /--engine .*sqlite, postgres/ },
+    {
+      name: 'an engine beside TEMPORAL_ADDRESS',
+      flags: ['--engine', 'postgres'],
+      environment: { TEMPORAL_ADDRESS: 'host:7233' },
+      says: /--engine .*TEMPORAL_ADDRESS/,
+    },
     { name: 'HOLDFAST_HOOK_ALLOW', environment: { HOLDFAST_HOOK_ALLOW: 'home' }, says: /HOLDFAST_HOOK_ALLOW: .*home/ },
     { name: 'HOLDFAST_CLOCK_START', environment: { HOLDFAST_CLOCK_START: 'soon' }, says: /HOLDFAST_CLOCK_START: / },
   ])('$name', async ({ flags = [], environment = {}, says }) => {
