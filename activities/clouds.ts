@@ -1,6 +1,8 @@
 /** From a cloud's row to its provider: credentials opened, adapters kept while the row says the same. */
 
+import { SpanKind, trace } from '@opentelemetry/api'
 import type { AttemptError } from '../domain/record.ts'
+import { inSpan } from '../domain/tracing.ts'
 import { type Provider, ProviderError } from '../providers/provider.ts'
 import { createProvider } from '../providers/registry.ts'
 import type { CloudTraits } from '../store/attempts.ts'
@@ -17,20 +19,27 @@ export interface Clouds {
   traits(cloud: CloudRow): CloudTraits
 }
 
+/** Told of every call of a cloud that ended: `ok` or the class of its error. */
+export type OnCall = (cloud: string, call: string, outcome: string, seconds: number) => void
+
 /** Opens the way to the clouds of the record. */
-export function openClouds(store: Store, envelope: Envelope): Clouds {
+export function openClouds(store: Store, envelope: Envelope, onCall: OnCall = () => {}): Clouds {
   const kept = new Map<string, { made_of: string; provider: Provider }>()
 
   const keep = (cloud: CloudRow, credential: string | null): Provider => {
     const made_of = JSON.stringify([cloud.provider, cloud.endpoint, cloud.settings, cloud.credential_id])
     const known = kept.get(cloud.id)
     if (known?.made_of === made_of) return known.provider
-    const provider = createProvider({
-      provider: cloud.provider,
-      endpoint: cloud.endpoint,
-      credential,
-      settings: cloud.settings,
-    })
+    const provider = watched(
+      cloud.name,
+      createProvider({
+        provider: cloud.provider,
+        endpoint: cloud.endpoint,
+        credential,
+        settings: cloud.settings,
+      }),
+      onCall,
+    )
     kept.set(cloud.id, { made_of, provider })
     return provider
   }
@@ -64,6 +73,33 @@ export function openClouds(store: Store, envelope: Envelope): Clouds {
       return capabilities
     },
   }
+}
+
+/** The same provider, each call of it timed, and a span where it belongs to one. */
+function watched(cloud: string, provider: Provider, onCall: OnCall): Provider {
+  const time = async (call: string, job: () => Promise<unknown>): Promise<unknown> => {
+    const begun_ms = performance.now()
+    let outcome = 'ok'
+    try {
+      return await job()
+    } catch (error) {
+      outcome = error instanceof ProviderError ? error.class : 'bug'
+      throw error
+    } finally {
+      onCall(cloud, call, outcome, (performance.now() - begun_ms) / 1_000)
+    }
+  }
+  return new Proxy(provider, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name)
+      if (typeof value !== 'function' || typeof name !== 'string') return value
+      return (...args: unknown[]) => {
+        const job = () => time(name, () => value.apply(target, args))
+        const attributes = { 'holdfast.cloud': cloud, 'holdfast.call': name }
+        return trace.getActiveSpan() ? inSpan(`cloud ${name}`, attributes, job, SpanKind.CLIENT) : job()
+      }
+    },
+  })
 }
 
 /** What a provider call threw, as it is kept with an attempt: a class of the closed list and a sentence of ours. */

@@ -3,8 +3,10 @@
  * outcome in the record; an error leaves here only when the record cannot be reached.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { SpanKind } from '@opentelemetry/api'
 import { activityInfo, cancellationSignal, heartbeat } from '@temporalio/activity'
 import type { AllowList } from '../domain/hook-address.ts'
+import { inTraceOf, traceOf } from '../domain/tracing.ts'
 import { isAway, type Store, write } from '../store/database.ts'
 import { claimForLane, type Head } from '../store/delivery-claims.ts'
 import { type AttemptResult, storeOutcomes } from '../store/delivery-outcomes.ts'
@@ -25,6 +27,8 @@ export interface DeliveryActivitiesNeeds {
   readonly sender_limits?: SenderLimits
   /** Names to addresses; the system's resolver unless a test says otherwise. */
   readonly resolve?: Resolve
+  /** Told of every attempt that ended: `delivered` or the class of its error. */
+  readonly onAttempt?: (outcome: string, seconds: number) => void
 }
 
 /** One line of the engine's history about an attempt. */
@@ -35,6 +39,7 @@ export interface AttemptReport {
 }
 
 const HEARTBEAT_MS = 1_000
+const ORDER_ID = /"order_id":"([0-9a-f-]{36})"/
 const AWAY_PAUSE_MS = 250
 /** An outcome is kept in hand this long while the record is away; then the attempt counts as unknown. */
 const RECORD_PATIENCE_MS = 20_000
@@ -43,7 +48,28 @@ export function createDeliveryActivities(needs: DeliveryActivitiesNeeds) {
   const { store, hints, envelope } = needs
   const client = createHookClient(needs)
 
-  const send = (head: Head, signal: AbortSignal): Promise<AttemptResult> => client.send(head, openSecrets(head), signal)
+  /** One attempt, a span in the trace of what the event is about; an instance's is linked to its order's. */
+  const send = (head: Head, signal: AbortSignal): Promise<AttemptResult> => {
+    const attributes = {
+      'holdfast.hook_id': head.hook_id,
+      'holdfast.delivery_id': head.delivery_id,
+      'holdfast.attempt': head.number,
+    }
+    return inTraceOf(
+      head.resource_id,
+      `deliver ${head.event_type}`,
+      attributes,
+      async (span) => {
+        const order = span.isRecording() ? traceOf(ORDER_ID.exec(head.body ?? '')?.[1]) : undefined
+        if (order) span.addLink({ context: order })
+        const result = await client.send(head, openSecrets(head), signal)
+        span.setAttribute('holdfast.outcome', result.outcome)
+        needs.onAttempt?.(result.outcome, (result.ended_at.getTime() - result.started_at.getTime()) / 1_000)
+        return result
+      },
+      SpanKind.CLIENT,
+    )
+  }
 
   /** A secret that does not open is our fault, never the receiver's: without any the attempt is not made. */
   function openSecrets(head: Head): string[] {

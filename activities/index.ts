@@ -2,15 +2,11 @@
 import { dropOld, wakeOverdue } from '../store/housekeeping.ts'
 import { planLease } from '../store/lease-plan.ts'
 import { createDeliveryActivities, type DeliveryActivitiesNeeds } from './deliveries.ts'
-import { guarded } from './failures.ts'
+import { guarded, type Watchers } from './failures.ts'
 import { createInstanceActivities, type InstanceActivitiesNeeds } from './instances.ts'
 import { createWatchActivities } from './watch.ts'
 
-export type ActivitiesNeeds = InstanceActivitiesNeeds &
-  DeliveryActivitiesNeeds & {
-    /** Told of every error nobody expected. */
-    readonly onBug: (activity: string, error: unknown) => void
-  }
+export type ActivitiesNeeds = InstanceActivitiesNeeds & DeliveryActivitiesNeeds & Watchers
 
 /** Makes the activities of one worker process. */
 export function createActivities(needs: ActivitiesNeeds) {
@@ -30,7 +26,7 @@ export function createActivities(needs: ActivitiesNeeds) {
       return woken
     },
   }
-  return guarded(activities, needs.onBug)
+  return guarded(activities, needs)
 }
 
 export type Activities = ReturnType<typeof createActivities>

@@ -1,9 +1,11 @@
 /** The API put together: what runs around every route, the routes by noun, and what answers when none fits. */
 import { OpenAPIHono } from '@hono/zod-openapi'
+import { context, propagation, SpanKind } from '@opentelemetry/api'
 import type { MiddlewareHandler } from 'hono'
 import { Counter, Histogram } from 'prom-client'
 import { ulid } from 'ulid'
 import { DomainError } from '../domain/errors.ts'
+import { inSpan, traceOf } from '../domain/tracing.ts'
 import type { Api, ApiContext, ApiDeps, ApiEnv } from './context.ts'
 import { renderError } from './errors.ts'
 import { routeClouds } from './native/clouds.ts'
@@ -37,6 +39,7 @@ export function createApp(deps: ApiDeps): Api {
     c.header('Cache-Control', 'no-store')
     await next()
   })
+  app.use(traced)
   app.use(limitBody)
   routeSystem(app)
   routeLaunchOrders(app)
@@ -70,8 +73,38 @@ function answerUnrouted(app: Api): (c: ApiContext) => Response {
   }
 }
 
-/** Counts and times requests by route pattern, so that ids make no series of their own. */
-function measure({ metrics }: ApiDeps): MiddlewareHandler<ApiEnv> {
+/** Asked so often that a line for each says nothing. */
+const QUIET = new Set(['/livez', '/readyz', '/metrics'])
+const ID_IN_LOCATION = /[0-9a-f]{8}-[0-9a-f-]{27}$/
+
+/** A span for each request, below the caller's, linked to the traces of the nouns it speaks of. */
+const traced: MiddlewareHandler<ApiEnv> = async function traced(c, next) {
+  const caller = propagation.extract(context.active(), c.req.header())
+  await context.with(caller, () =>
+    inSpan(
+      c.req.method,
+      { 'http.request.method': c.req.method, 'holdfast.request_id': c.get('request_id') },
+      async (span) => {
+        await next()
+        if (!span.isRecording()) return
+        const route = routeOf(c)
+        span.updateName(`${c.req.method} ${route}`)
+        span.setAttributes({ 'http.route': route, 'http.response.status_code': c.res.status })
+        const made = ID_IN_LOCATION.exec(c.res.headers.get('location') ?? '')?.[0]
+        for (const id of [...Object.values(c.req.param()), made]) {
+          const noun = traceOf(id)
+          if (noun) span.addLink({ context: noun })
+        }
+      },
+      SpanKind.SERVER,
+    ),
+  )
+}
+
+const routeOf = (c: ApiContext): string => (c.req.routePath.includes('*') ? 'none' : c.req.routePath)
+
+/** Counts and times requests by route pattern, so that ids make no series of their own, and writes a line for each. */
+function measure({ metrics, log }: ApiDeps): MiddlewareHandler<ApiEnv> {
   const labelNames = ['method', 'route', 'status'] as const
   const count =
     (metrics.getSingleMetric('holdfast_http_requests_total') as Counter<(typeof labelNames)[number]> | undefined) ??
@@ -88,8 +121,14 @@ function measure({ metrics }: ApiDeps): MiddlewareHandler<ApiEnv> {
   return async function measured(c, next) {
     const started_ms = performance.now()
     await next()
-    const route = c.req.routePath.includes('*') ? 'none' : c.req.routePath
-    count.inc({ method: c.req.method, route, status: String(c.res.status) })
-    seconds.observe({ method: c.req.method, route }, (performance.now() - started_ms) / 1_000)
+    const route = routeOf(c)
+    const { method, path } = c.req
+    const { status } = c.res
+    const ms = performance.now() - started_ms
+    count.inc({ method, route, status: String(status) })
+    seconds.observe({ method, route }, ms / 1_000)
+    const project = c.get('identity')?.project_id ?? null
+    const line = { request_id: c.get('request_id'), project, method, path, status, ms: Math.round(ms) }
+    log[QUIET.has(path) ? 'debug' : 'info'](line, 'request')
   }
 }

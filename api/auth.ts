@@ -1,4 +1,6 @@
 /** Who asks, and whether the role allows it. In front of every route but the public ones. */
+import { createHash } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { createMiddleware } from 'hono/factory'
 import { DomainError } from '../domain/errors.ts'
 import { ensureDefaultIdentity, findIdentity } from '../store/projects.ts'
@@ -18,6 +20,37 @@ export function authenticate(permission: Permission) {
       throw new DomainError('forbidden', `a token of role ${identity.role} may not do this; it takes ${needed}`)
     }
     c.set('identity', identity)
+    await next()
+  })
+}
+
+const SCRAPERS_MAX = 16
+/** A token that is known already waits no longer for a record that hangs. */
+const KNOWN_TOKEN_MS = 1_000
+
+/**
+ * For figures, which matter most while the record is away: a token that was let in before is let in again, as long as
+ * the record does not say otherwise.
+ */
+export function authenticateScraper() {
+  const known = new Set<string>()
+  return createMiddleware<ApiEnv>(async function scraping(c, next) {
+    const token = tokenOf(c) ?? ''
+    const hash = createHash('sha256').update(token).digest('base64')
+    try {
+      const asked = identify(c)
+      const identity = await (known.has(hash)
+        ? Promise.race([asked, delay(KNOWN_TOKEN_MS, null, { ref: false })])
+        : asked)
+      if (identity) {
+        if (known.size >= SCRAPERS_MAX) known.clear()
+        known.add(hash)
+        c.set('identity', identity)
+      }
+    } catch (error) {
+      if (error instanceof DomainError) known.delete(hash)
+      if (!known.has(hash)) throw error
+    }
     await next()
   })
 }

@@ -29,6 +29,8 @@ export interface ApiDeps {
   readonly providers: readonly string[]
   readonly health: () => Promise<Health>
   readonly metrics: Registry
+  /** Text for Prometheus from elsewhere in the process, behind our own. */
+  readonly more_metrics?: () => Promise<string>
   readonly log: Logger
   /** Called with an order just accepted here, so that its flow may be started at once. */
   readonly onAccepted?: (accepted: AcceptedOrder) => void

@@ -1,5 +1,6 @@
 /** The service about itself: alive, ready, figures, and its own description. */
 import { createRoute, z } from '@hono/zod-openapi'
+import { authenticateScraper } from './auth.ts'
 import type { Api } from './context.ts'
 import { errors, guarded, SECURITY_SCHEMES } from './route.ts'
 import { json } from './schemas.ts'
@@ -35,6 +36,7 @@ const metrics = createRoute({
   tags: ['system'],
   summary: 'Figures for Prometheus',
   ...guarded('read'),
+  middleware: [authenticateScraper()],
   responses: {
     200: { description: 'Text format 0.0.4.', content: { 'text/plain': { schema: z.string() } } },
     ...errors,
@@ -54,8 +56,9 @@ export function routeSystem(app: Api): void {
     return c.json({ ready, degraded: temporal ? [] : ['temporal'], reasons }, ready ? 200 : 503)
   })
   app.openapi(metrics, async (c) => {
-    const registry = c.get('deps').metrics
-    return c.text(await registry.metrics(), 200, { 'Content-Type': registry.contentType })
+    const { metrics: registry, more_metrics } = c.get('deps')
+    const [own, more] = await Promise.all([registry.metrics(), more_metrics?.() ?? ''])
+    return c.text(`${own}${more}`, 200, { 'Content-Type': registry.contentType })
   })
 
   for (const [name, scheme] of Object.entries(SECURITY_SCHEMES)) {

@@ -1,7 +1,6 @@
 /** From a configuration to a running process: engine room, schema, keys, first operator, service. */
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { DefaultLogger, type LogLevel, Runtime } from '@temporalio/worker'
 import { sql } from 'kysely'
 import { type Logger, pino } from 'pino'
 import { type Engine, startEngine } from '../embedded/engine.ts'
@@ -12,7 +11,11 @@ import { migrate } from '../store/migrate.ts'
 import { createToken } from '../store/projects.ts'
 import { buildBundle } from './bundle.ts'
 import type { Config } from './config.ts'
+import { freePort, installRuntime } from './runtime.ts'
 import { type Service, startService } from './service.ts'
+import { startTracing } from './tracing.ts'
+
+export { installRuntime } from './runtime.ts'
 
 export interface Running {
   readonly service: Service
@@ -36,26 +39,15 @@ export function openLog(level: string): Logger {
     {
       level,
       base: { pid: process.pid },
+      // No more of an error than this: a driver's own fields may hold values.
+      serializers: {
+        err: (err: unknown) =>
+          err instanceof Error ? { name: err.name, message: err.message, stack: err.stack } : err,
+      },
       redact: ['*.token', '*.secret', '*.password', '*.authorization', 'authorization'],
     },
     pino.destination({ dest: 2, sync: false }),
   )
-}
-
-/** Temporal's own messages join ours; one installation a process. */
-export function installRuntime(log: Logger): void {
-  const levels: Record<LogLevel, 'trace' | 'debug' | 'info' | 'warn' | 'error'> = {
-    TRACE: 'trace',
-    DEBUG: 'debug',
-    INFO: 'info',
-    WARN: 'warn',
-    ERROR: 'error',
-  }
-  Runtime.install({
-    shutdownSignals: [],
-    logger: new DefaultLogger('WARN', ({ level, message, meta }) => log[levels[level]]({ ...meta }, message)),
-    telemetryOptions: { logging: { forward: {}, filter: 'WARN' } },
-  })
 }
 
 /** Starts everything a configuration asks for; rejects with one sentence, and with nothing left running. */
@@ -67,7 +59,8 @@ export async function openProcess(
 ): Promise<Running> {
   const log = openLog(config.log_level)
   await mkdir(config.data, { recursive: true })
-  installRuntime(log)
+  const temporal_metrics = installRuntime(log, await freePort())
+  const stopTracing = await startTracing(process.env, config.role)
   const bundling = buildBundle()
   bundling.catch(() => {})
   const engine =
@@ -76,6 +69,7 @@ export async function openProcess(
           data: config.data,
           log: tell ?? ((line) => log.info(line)),
           namespace: config.temporal_namespace,
+          engine: config.engine,
           simulated,
           signal,
           ...(config.database_url ? { databaseUrl: config.database_url } : {}),
@@ -91,12 +85,14 @@ export async function openProcess(
       database_url,
       temporal_address: config.temporal_address ?? engine?.temporal_address,
       namespace: config.temporal_namespace,
+      host: config.host,
       port: config.port,
       auth: config.auth,
       hook_allow: config.hook_allow,
       envelope,
       log,
       workflow_bundle: await bundling,
+      temporal_metrics,
     })
     return {
       service,
@@ -108,6 +104,7 @@ export async function openProcess(
       async stop() {
         await service.stop()
         await engine?.stop()
+        await stopTracing?.()
       },
     }
   } catch (error) {

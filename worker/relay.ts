@@ -6,6 +6,7 @@ import type { Client, WorkflowSignalWithStartOptions, WorkflowStartOptions } fro
 import { defineSearchAttributeKey } from '@temporalio/common'
 import { sql } from 'kysely'
 import type { Logger } from 'pino'
+import { inTraceOf } from '../domain/tracing.ts'
 import { orderWorkflowId, parseWorkflowId, WAKE, type WorkflowId } from '../domain/workflow-ids.ts'
 import type { Store } from '../store/database.ts'
 import type { Hints } from '../store/hints.ts'
@@ -65,11 +66,13 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     ...(project_id ? { priority: { fairnessKey: project_id } } : {}),
   })
 
-  const call = async (job: () => Promise<unknown>): Promise<boolean> => {
+  const call = async (target: WorkflowId, job: () => Promise<unknown>): Promise<boolean> => {
     state.in_flight++
     const begun_at = performance.now()
     try {
-      await client.withDeadline(Date.now() + CALL_TIMEOUT_MS, job)
+      await inTraceOf(parseWorkflowId(target).id, 'hand over to Temporal', { 'holdfast.workflow_id': target }, () =>
+        client.withDeadline(Date.now() + CALL_TIMEOUT_MS, job),
+      )
       state.handed_over++
       const took_ms = performance.now() - begun_at
       if (took_ms > SLOW_MS) state.limit = Math.max(1, Math.floor(state.limit / 2))
@@ -79,7 +82,7 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
       state.failed++
       state.limit = Math.max(1, Math.floor(state.limit / 2))
       log.warn(
-        { err: error instanceof Error ? error.message : String(error) },
+        { workflow_id: target, err: error instanceof Error ? error.message : String(error) },
         'a hand-over to Temporal failed; the outbox keeps it',
       )
       return false
@@ -98,7 +101,7 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     while (offered.length && state.in_flight < state.limit) {
       const order = offered.shift()!
       const target = orderWorkflowId(order.order_id)
-      void call(() =>
+      void call(target, () =>
         client.workflow.start(parseWorkflowId(target).type, {
           ...base(target, order.project_id),
           workflowIdConflictPolicy: 'USE_EXISTING',
@@ -119,7 +122,9 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
       signalArgs: [],
     }
     if (delay_ms >= START_DELAY_MIN_MS) Object.assign(options, { startDelay: delay_ms })
-    const ok = await call(() => client.workflow.signalWithStart(parseWorkflowId(wake.target).type, options))
+    const ok = await call(wake.target, () =>
+      client.workflow.signalWithStart(parseWorkflowId(wake.target).type, options),
+    )
     if (ok) done_ids.push(...wake.ids)
     return ok
   }

@@ -14,13 +14,15 @@ import type { Envelope } from '../store/envelope.ts'
 import { openHints } from '../store/hints.ts'
 import { assertCompatible } from '../store/migrate.ts'
 import { type EngineSide, type EngineSideNeeds, startEngineSide } from './engine-side.ts'
-import { registerMetrics } from './metrics.ts'
+import { observe, registerMetrics } from './metrics.ts'
 
 export interface ServiceOptions {
   readonly role: 'all' | 'api' | 'worker'
   readonly database_url: string
   readonly temporal_address: string | undefined
   readonly namespace: string
+  /** Loopback when not given. */
+  readonly host?: string
   readonly port: number
   readonly auth: 'token' | 'none'
   readonly hook_allow: string
@@ -28,6 +30,8 @@ export interface ServiceOptions {
   readonly log: Logger
   readonly workflow_bundle: WorkflowBundleOption
   readonly worker_options?: EngineSideNeeds['worker_options']
+  /** Figures of Temporal's own library, as text for Prometheus. */
+  readonly temporal_metrics?: () => Promise<string>
 }
 
 export interface Service {
@@ -63,7 +67,8 @@ export async function startService(options: ServiceOptions): Promise<Service> {
 
   let engine: EngineSide | undefined
   if (role !== 'api') {
-    const clouds = openClouds(store, envelope)
+    const observed = observe(registry)
+    const clouds = openClouds(store, envelope, observed.call)
     const activities = createActivities({
       store,
       hints,
@@ -72,7 +77,9 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       installation_id,
       allow,
       user_agent: USER_AGENT,
-      onBug: (activity, err) => log.error({ err, activity }, 'an activity failed unexpectedly'),
+      onBug: (where, err) => log.error({ err, ...where }, 'an activity failed unexpectedly'),
+      onEnd: (where, ended) => log[ended.failure ? 'warn' : 'debug']({ ...where, ...ended }, 'activity ended'),
+      onAttempt: observed.delivery,
     })
     engine = startEngineSide({
       store,
@@ -87,7 +94,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     })
     if (role === 'all') store.hand_over_after_ms = DIRECT_START_MS
   }
-  registerMetrics(registry, store, engine)
+  registerMetrics({ registry, store, role, engine })
 
   const health = async () => ({
     postgres: await sql`select 1`.execute(store.db).then(
@@ -106,14 +113,15 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     providers: PROVIDER_NAMES,
     health,
     metrics: registry,
+    ...(options.temporal_metrics ? { more_metrics: options.temporal_metrics } : {}),
     log,
     onAccepted: (accepted) => engine?.relay()?.offer(accepted),
   })
   let close = async (): Promise<void> => {}
   let url: string | null = null
   try {
-    const server = await listen(app.fetch, options.port)
-    url = `http://127.0.0.1:${server.port}`
+    const server = await listen(app.fetch, options.host ?? '127.0.0.1', options.port)
+    url = server.url
     close = server.close
   } catch (error) {
     await engine?.stop()
@@ -137,15 +145,16 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   }
 }
 
-/** Listens on loopback; says which port is taken and what to change. */
+/** Listens; says what cannot be had and what to change. */
 function listen(
   fetch: (request: Request) => Response | Promise<Response>,
+  host: string,
   port: number,
-): Promise<{ port: number; close(): Promise<void> }> {
+): Promise<{ url: string; close(): Promise<void> }> {
   return new Promise((resolve, reject) => {
-    const server = serve({ fetch, port, hostname: '127.0.0.1' }, (info) => {
+    const server = serve({ fetch, port, hostname: host }, (info) => {
       resolve({
-        port: info.port,
+        url: `http://${reachable(host)}:${info.port}`,
         close: () =>
           new Promise((closed) => {
             server.close(() => closed())
@@ -154,11 +163,18 @@ function listen(
       })
     })
     server.on('error', (error: NodeJS.ErrnoException) => {
-      reject(
-        error.code === 'EADDRINUSE'
-          ? new Error(`port ${port} is in use: choose another with --port or HOLDFAST_PORT`, { cause: error })
-          : error,
-      )
+      const what = {
+        EADDRINUSE: `port ${port} is in use: choose another with --port or HOLDFAST_PORT`,
+        EADDRNOTAVAIL: `HOLDFAST_HOST: this machine has no address ${host}`,
+      }[error.code ?? '']
+      reject(what ? new Error(what, { cause: error }) : error)
     })
   })
+}
+
+/** Where a process on this machine finds what listens on `host`. */
+function reachable(host: string): string {
+  if (host === '0.0.0.0') return '127.0.0.1'
+  if (host === '::') return '[::1]'
+  return host.includes(':') ? `[${host}]` : host
 }

@@ -1,5 +1,6 @@
 /** Launch orders: asked for, read, ended. */
 import { createRoute, z } from '@hono/zod-openapi'
+import { beginTrace } from '../../domain/tracing.ts'
 import { cloudsForOrders } from '../../store/clouds.ts'
 import { changeOnce, within } from '../../store/idempotency.ts'
 import { listInstances } from '../../store/instances.ts'
@@ -153,8 +154,11 @@ async function accept(c: ApiContext, input: z.infer<typeof OrderInput>): Promise
   const clouds = checkNames(input, await cloudsForOrders(store.db, caller.project_id))
   const sealed_user_data = user_data === undefined ? null : envelope.seal(user_data, 'user_data')
   const checked = { ...order, cloud_ids: clouds.map((cloud) => cloud.id), sealed_user_data }
-  const accepted = await acceptOrder(store, caller, checked, await requestKey(c))
+  const key = await requestKey(c)
+  const started_at = new Date()
+  const accepted = await acceptOrder(store, caller, checked, key)
   if (!accepted.made) return show(c, accepted.order_id)
+  beginTrace(accepted.order_id, 'accept order', started_at)
   onAccepted?.(accepted)
   const { deployment_id, created_at } = accepted.made
   return renderOrder({

@@ -76,7 +76,7 @@ describe('while the record is away', () => {
       providers: [],
       health: async () => ({ postgres: false, temporal: true, draining: false }),
       metrics: new Registry(),
-      log: pino({}, { write: (line: string) => void logged.push(line) }),
+      log: pino({ level: 'warn' }, { write: (line: string) => void logged.push(line) }),
     })
     const ask = () => app.request('/api/hooks', { headers: { 'X-Auth-Token': server.operator_token } })
     const answer = await ask()

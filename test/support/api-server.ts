@@ -22,7 +22,7 @@ export interface ApiServer extends FreshStore {
   /** May be changed by a test. */
   readonly health: { -readonly [Part in keyof Health]: Health[Part] }
   readonly accepted: AcceptedOrder[]
-  /** Lines the API logged. */
+  /** Warnings and errors the API logged. */
   readonly logged: string[]
   token(project: string, role: Role, more?: { grants?: string[]; expires_at?: Date }): Promise<string>
   /** A client of a fresh project, with no cloud unless the test grants one. */
@@ -50,7 +50,7 @@ export async function startApi(options: { auth?: 'token' | 'none' } = {}): Promi
     providers: ['simulated'],
     health: async () => health,
     metrics: new Registry(),
-    log: pino({ level: 'info' }, { write: (line: string) => void logged.push(line) }),
+    log: pino({ level: 'warn' }, { write: (line: string) => void logged.push(line) }),
     onAccepted: (order) => void accepted.push(order),
   })
   const { url, stop } = await listen(app.fetch)

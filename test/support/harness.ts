@@ -25,6 +25,8 @@ export interface HarnessOptions {
   readonly temporal_address?: string
   /** One that exists, with our search attributes; left out: a fresh one. */
   readonly namespace?: string
+  /** Figures of Temporal's library, where the test installed it with some. */
+  readonly temporal_metrics?: () => Promise<string>
 }
 
 /** What a test holds of a project: a client of each role. */
@@ -107,6 +109,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       log,
       workflow_bundle: { codePath: inject('workflow_bundle') },
       ...(options.worker_options ? { worker_options: options.worker_options } : {}),
+      ...(options.temporal_metrics ? { temporal_metrics: options.temporal_metrics } : {}),
     })
   let service = await start()
   await service.engine!.ready
