@@ -1,0 +1,135 @@
+/** Two simulated clouds that misbehave by seed, told so through their control API. */
+import type { Chance } from './chance.ts'
+
+/** No create is carried out later than this after it was sent; what is late comes well before. */
+export const SETTLE_MS = 4_000
+const LATE_MS = 2_000
+const CALL_TIMEOUT_MS = 1_500
+const LIST_LAG_MS = 300
+
+type Fields = Readonly<Record<string, unknown>>
+
+interface CloudPlan {
+  readonly name: string
+  readonly size: string
+  readonly idempotency_tokens: boolean
+  readonly configuration: Fields
+  readonly faults: readonly Fields[]
+}
+
+const sometimes = (verb: string | readonly string[], probability: number, effect: Fields): Fields => ({
+  match: { verb },
+  probability,
+  effect,
+})
+const MISBEHAVIOUR: readonly Fields[] = [
+  sometimes('create', 0.06, { kind: 'error', class: 'capacity' }),
+  sometimes(['create', 'delete', 'list'], 0.04, { kind: 'error', class: 'throttled', retry_after_ms: 400 }),
+  sometimes(['create', 'delete'], 0.08, { kind: 'lost_reply' }),
+  sometimes('create', 0.04, { kind: 'lost_reply', how: 'truncate' }),
+  sometimes('create', 0.05, { kind: 'late', after_ms: LATE_MS }),
+  sometimes(['create', 'delete', 'list', 'get'], 0.02, { kind: 'hang' }),
+  sometimes(['create', 'delete', 'list', 'get'], 0.02, { kind: 'down', how: '503' }),
+  sometimes('list', 0.1, { kind: 'list', lag_ms: LIST_LAG_MS, shuffle: true }),
+  sometimes('create', 0.03, { kind: 'boot', outcome: 'fails' }),
+]
+
+/** One that is soon full, boots slowly and has no idempotency tokens; one that has them. */
+export const CLOUDS: readonly CloudPlan[] = [
+  {
+    name: 'crowded',
+    size: 'm1.small',
+    idempotency_tokens: false,
+    configuration: {
+      presents_as: 'openstack',
+      capacity: 40,
+      boot_latency_ms: { uniform_ms: [300, 2_500] },
+      create_latency_ms: { uniform_ms: [0, 300] },
+      delete_latency_ms: { uniform_ms: [100, 800] },
+    },
+    faults: MISBEHAVIOUR,
+  },
+  {
+    name: 'tokens',
+    size: 't3.small',
+    idempotency_tokens: true,
+    configuration: {
+      presents_as: 'aws',
+      boot_latency_ms: { uniform_ms: [100, 1_000] },
+      create_latency_ms: { uniform_ms: [0, 200] },
+      terminated_visible_ms: 1_000,
+    },
+    faults: MISBEHAVIOUR,
+  },
+]
+
+/** What an operator registers for a cloud. */
+export const registrationOf = ({ name, size, idempotency_tokens }: CloudPlan, simulated_url: string): Fields => ({
+  name,
+  provider: 'simulated',
+  endpoint: `${simulated_url}/clouds/${name}`,
+  sizes: { small: size },
+  images: { debian: 'debian-13' },
+  settings: {
+    settle_ms: SETTLE_MS,
+    call_timeout_ms: CALL_TIMEOUT_MS,
+    list_lag_ms: LIST_LAG_MS,
+    idempotency_tokens,
+  },
+})
+
+export interface CloudMachine {
+  readonly id: string
+  readonly state: string
+  readonly gone_at: number | null
+}
+
+export interface Clouds {
+  /** Sets one machine's death, if there is one that runs. */
+  strike(chance: Chance): Promise<void>
+  /** From now on they behave. */
+  calm(): Promise<void>
+  /** Machines that are there, as `cloud/id`. */
+  alive(): Promise<string[]>
+}
+
+export async function openClouds(simulated_url: string, seed: number, signal: AbortSignal): Promise<Clouds> {
+  const send = async (name: string, method: string, path: string, body?: unknown): Promise<Fields> => {
+    const response = await fetch(`${simulated_url}/control/clouds/${name}${path}`, {
+      method,
+      signal,
+      ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+    })
+    const text = await response.text()
+    if (!response.ok) throw new Error(`${method} ${path} of cloud ${name} answered ${response.status}: ${text}`)
+    return text ? (JSON.parse(text) as Fields) : {}
+  }
+  const machinesOf = async (name: string): Promise<CloudMachine[]> =>
+    (await send(name, 'GET', '/machines')).machines as CloudMachine[]
+
+  for (const [number, cloud] of CLOUDS.entries()) {
+    await send(cloud.name, 'PUT', '', { ...cloud.configuration, seed: seed + number })
+    for (const fault of cloud.faults) await send(cloud.name, 'POST', '/faults', fault)
+  }
+  return {
+    async strike(chance) {
+      const { name } = chance.pick(CLOUDS)
+      const [how, at] = [chance.pick(['die', 'vanish']), chance.next()]
+      const running = (await machinesOf(name)).filter(({ state, gone_at }) => state === 'running' && gone_at === null)
+      const victim = running[Math.floor(at * running.length)]
+      // It may have gone by itself meanwhile.
+      if (victim) await send(name, 'POST', `/machines/${victim.id}/${how}`).catch(() => {})
+    },
+    async calm() {
+      for (const { name } of CLOUDS) await send(name, 'DELETE', '/faults')
+    },
+    async alive() {
+      const found = await Promise.all(
+        CLOUDS.map(async ({ name }) =>
+          (await machinesOf(name)).flatMap(({ id, gone_at }) => (gone_at === null ? [`${name}/${id}`] : [])),
+        ),
+      )
+      return found.flat()
+    },
+  }
+}
