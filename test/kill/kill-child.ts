@@ -1,11 +1,11 @@
 /**
  * The service as a process that kills itself at a chosen point: before or after a commit, before or after a call to a
- * cloud or a hook. Points are found by running, not listed: a commit is named by the tables it changed, a call by method
- * and path. Configuration in the environment as JSON, see `ChildConfiguration`.
+ * cloud or a hook. Points are found by running, not listed: a commit is named by the function of ours that makes it, a
+ * call by method and path. Configuration in the environment as JSON, see `ChildConfiguration`.
  */
 
 import { channel } from 'node:diagnostics_channel'
-import { appendFileSync } from 'node:fs'
+import { appendFileSync, readFileSync } from 'node:fs'
 import { DefaultLogger, Runtime } from '@temporalio/worker'
 import pg from 'pg'
 import { pino } from 'pino'
@@ -36,27 +36,65 @@ function pass(point: string): void {
   for (;;); // the signal is on its way
 }
 
-const CHANGES = /(?:\binsert into|(?<!for )(?<!no key )\bupdate|\bdelete from)\s+"?([a-z_]+)"?/gi
-const tablesOf = (text: string): string[] =>
-  [...text.matchAll(CHANGES)].map(([, table]) => table!).filter((table) => table !== 'set')
+// Far enough back through the query builder to the function that asked for the transaction.
+Error.stackTraceLimit = 60
+const ROOT = new URL('../../', import.meta.url).href
+const FRAME = /(?:\(|at (?:async )?)(file:[^()]+?):(\d+):\d+\)?$/
+
+/**
+ * The functions of the store that are behind a changing statement: the one whose code the transaction runs, and the one
+ * that waits for it. Found by line, since what hands a promise on without waiting has no frame of its own.
+ */
+function siteOf(stack: string): string {
+  const frames = stack.split('\n').flatMap((line) => {
+    const [, file, number] = FRAME.exec(line) ?? []
+    if (!file) return []
+    if (file.includes('/kysely/')) return ['builder']
+    const path = file.startsWith(ROOT) ? file.slice(ROOT.length) : ''
+    return /^(store|activities|worker|api)\//.test(path) && path !== 'store/database.ts'
+      ? [functionAt(path, Number(number))]
+      : []
+  })
+  const first = frames.findIndex((frame) => frame !== 'builder')
+  if (first < 0) return 'unknown'
+  const boundary = frames.indexOf('builder', first)
+  const inside = frames[(boundary < 0 ? first + 1 : boundary) - 1]!
+  const outside = boundary < 0 ? undefined : frames.slice(boundary).find((frame) => frame !== 'builder')
+  return [...new Set([inside, ...(outside?.startsWith('store/') ? [outside] : [])])].join(' for ')
+}
+
+const sources = new Map<string, string[]>()
+const DECLARATION = /^(?:export )?(?:(?:async )?function|const) (\w+)/
+
+function functionAt(path: string, line: number): string {
+  const lines = sources.get(path) ?? readFileSync(new URL(path, ROOT), 'utf8').split('\n')
+  sources.set(path, lines)
+  for (let at = line; at > 0; at--) {
+    const name = DECLARATION.exec(lines[at - 1]!)?.[1]
+    if (name) return `${path} ${name}`
+  }
+  return path
+}
+
+const CHANGES = /\binsert into|(?<!for )(?<!no key )\bupdate\b|\bdelete from/i
 
 type Query = (...args: unknown[]) => unknown
 const prototype = pg.Client.prototype as unknown as { query: Query }
 const original = prototype.query
-/** Tables changed so far by the transaction of a connection. */
-const changed_by = new WeakMap<object, Set<string>>()
+/** Open transactions by connection, with the site of the first change. */
+const transactions = new WeakMap<object, { site: string | null }>()
 prototype.query = function query(this: object, ...args: unknown[]): unknown {
   const [config] = args
   const text = typeof config === 'string' ? config : String((config as { text?: string } | undefined)?.text ?? '')
-  if (/^(begin|start transaction)/i.test(text)) changed_by.set(this, new Set())
-  const own = changed_by.get(this)
-  const tables = tablesOf(text)
-  for (const table of tables) own?.add(table)
+  const site = () => siteOf(new Error('where').stack ?? '')
+  if (/^(begin|start transaction)/i.test(text)) transactions.set(this, { site: null })
+  const own = transactions.get(this)
+  const changes = CHANGES.test(text)
+  if (own && changes) own.site ??= site()
   const commits = /^commit/i.test(text)
-  const changed = commits ? [...(own ?? [])] : own ? [] : tables
-  if (/^(commit|rollback)/i.test(text)) changed_by.delete(this)
-  if (!changed.length) return original.apply(this, args)
-  const point = `commit ${[...new Set(changed)].toSorted().join('+')}`
+  if (/^(commit|rollback)/i.test(text)) transactions.delete(this)
+  if (own ? !(commits && own.site) : !changes) return original.apply(this, args)
+  const point = `commit ${own?.site ?? site()}`
   pass(`${point} before`)
   const result = original.apply(this, args)
   if (result instanceof Promise) {

@@ -4,27 +4,36 @@
  * first point that no life died at before, and the next goes on from there; at the end the outside checker judges.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { glob, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { HOUSEKEEPING } from '../../domain/workflow-ids.ts'
+import { getOrder, instancesOf } from '../support/flow.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
 import type { ChildConfiguration } from './kill-child.ts'
 
 const CHILD = join(import.meta.dirname, 'kill-child.ts')
-/** Points that do not come within this long (what is done every half minute) are left out, and said so. */
+const STORE = join(import.meta.dirname, '../../store')
+/** A life that passes no new point for so long is ended, and the next one has a try. */
 const POINT_TIMEOUT_MS = 20_000
-/** Lives that passed no new point, before the rest is left out. */
-const SILENT_LIVES_MAX = 3
-/** Of all points so many may be left out. */
-const MISSED_SHARE_MAX = 0.15
+const SILENT_LIVES_MAX = 4
+/** Functions whose commits are not in the way of any request or flow, and where they are killed or repeated instead. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  wakeAll: 'a new engine: test/flows/engine-loss.test.ts',
+  shiftClock: 'only tests shift the clock',
+  ensureDefaultIdentity: 'the start without tokens: test/kill/edges.test.ts',
+}
 
 let world: World
 let place: Place
 let second: Place
+/** Machines with our tag turn up there that nobody ordered. */
+let stray: Place['cloud']
 let folder: string
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'holdfast-points-'))
@@ -62,45 +71,84 @@ async function live(
   return life
 }
 
+/** Functions of the store that commit, read from its code: one that no life passes fails the test. */
+async function sitesInCode(): Promise<string[]> {
+  const files = await Array.fromAsync(glob('*.ts', { cwd: STORE }))
+  const texts = await Promise.all(files.map((file) => readFile(join(STORE, file), 'utf8')))
+  return texts
+    .flatMap((text) => text.split(/^(?=(?:export )?(?:async )?function )/m))
+    .filter((part) => /\bwrite\(store\b|\.db\.transaction\(\)/.test(part))
+    .flatMap((part) => /^(?:export )?(?:async )?function (\w+)/.exec(part)?.[1] ?? [])
+    .filter((name) => name !== 'write')
+}
+
 const points = async (): Promise<string[]> =>
   (await readFile(join(folder, 'points'), 'utf8').catch(() => '')).split('\n').filter(Boolean)
 
-/** One of everything: an order that fails over, a cancel, a lease with an order, a person's terminate, an extension. */
+/** A job under which the process may die; what it was about is then unknown, as for any client. */
+async function tolerant(job: () => Promise<unknown>): Promise<void> {
+  await job().catch((error: unknown) => {
+    if (!(error instanceof TypeError)) throw error // the connection broke
+  })
+}
+
+/** One of everything that changes the record, each by itself, so that the death of one leaves the others their turn. */
 async function submitLoad(round: number): Promise<void> {
   const { project } = place
+  const { api } = project
   const clouds = [place.cloud.name, second.cloud.name]
-  const tolerant = async (job: () => Promise<unknown>) => {
-    await job().catch((error: unknown) => {
-      if (!(error instanceof TypeError)) throw error // the process died under the request
-    })
-  }
-  await tolerant(async () => {
-    const order = await world.order(project, { name: `fail-over-${round}`, count: 3, clouds })
-    await world.lease(project, {
-      start_in_ms: 100,
-      before_end_in_ms: 900,
-      end_in_ms: 1_800,
-      order: { clouds: [second.cloud.name] },
-    })
-    const cancelled = await world.order(project, { name: `cancelled-${round}`, count: 2, clouds: [second.cloud.name] })
-    await world.change(project, 'cancel', cancelled.id, 'DELETE', `/api/launch-orders/${cancelled.id}`)
-    const { body } = await project.api.get<{ instances: { id: string }[] }>(`/api/launch-orders/${order.id}/instances`)
-    await world.change(
-      project,
-      'terminate',
-      body.instances[0]!.id,
-      'POST',
-      `/api/instances/${body.instances[0]!.id}/actions`,
-      { action: 'terminate' },
-    )
-    await world.change(project, 'terminate', order.id, 'DELETE', `/api/launch-orders/${order.id}`)
-  })
+  const jobs: (() => Promise<unknown>)[] = [
+    async () => {
+      const order = await world.order(project, { name: `fail-over-${round}`, count: 3, clouds })
+      const [instance] = await instancesOf(api, order.id)
+      const action = `/api/instances/${instance!.id}/actions`
+      await world.change(project, 'terminate', instance!.id, 'POST', action, { action: 'terminate' })
+      await world.change(project, 'terminate', order.id, 'DELETE', `/api/launch-orders/${order.id}`)
+    },
+    async () => {
+      const cancelled = await world.order(project, { name: `cancelled-${round}`, clouds: [second.cloud.name] })
+      await world.change(project, 'cancel', cancelled.id, 'DELETE', `/api/launch-orders/${cancelled.id}`)
+    },
+    async () => {
+      const order = { clouds: [second.cloud.name] }
+      const times = { start_in_ms: 100, before_end_in_ms: 900, end_in_ms: 20_000 }
+      const { id } = await world.lease(project, { ...times, order })
+      const end_at = new Date(Date.now() + 2_000).toISOString()
+      await world.change(project, 'extend', id, 'PATCH', `/api/leases/${id}`, { end_at })
+    },
+    async () => {
+      const { id } = await world.lease(project, { start_in_ms: 0, end_in_ms: 20_000 })
+      await world.change(project, 'end', id, 'DELETE', `/api/leases/${id}`)
+    },
+    async () => {
+      const { id } = await world.order(project, { name: `vanishing-${round}`, count: 1, clouds: [second.cloud.name] })
+      // Not `waitFor`, which would go on asking a process that died.
+      while ((await getOrder(api, id)).state !== 'running') await delay(50)
+      const [instance] = await instancesOf(api, id)
+      await second.cloud.control.fate(instance!.provider_id!, 'vanish')
+    },
+    async () => {
+      const tag = { attempt_id: randomUUID(), installation_id: world.h.service.installation_id }
+      const machine = { ...tag, name: `stray-${round}`, size: 'm1.small', image: 'debian-13' }
+      await stray.control.provider().create(machine, AbortSignal.timeout(10_000))
+    },
+    async () => {
+      const { id } = await world.addHook(project)
+      await api.request('POST', `/api/hooks/${id}/disable`)
+      await api.request('POST', `/api/hooks/${id}/enable`)
+      await world.change(project, 'end', id, 'DELETE', `/api/hooks/${id}`)
+    },
+    () => world.h.operator.request('POST', '/api/tokens', { project: project.name, role: 'reader' }),
+    () => world.h.temporal.schedule.getHandle(HOUSEKEEPING).trigger(),
+  ]
+  await Promise.all(jobs.map(tolerant))
 }
 
 test('killed at every point, nothing is lost, doubled or left behind', async () => {
   world = await startWorld()
   place = await world.place({ configuration: { capacity: 2 } })
   second = await world.place({ configuration: { presents_as: 'aws' } })
+  stray = await world.h.cloud(place.project)
   await world.h.operator.put(`/api/clouds/${second.cloud.name}/grants/${place.project.name}`, undefined)
   // Some first attempts fail, so that the hook's lane has its points, too.
   place.hook.receiver.answer = ({ attempt, sequence }) => ({ status: attempt === 1 && sequence === 4 ? 500 : 200 })
@@ -120,11 +168,9 @@ test('killed at every point, nothing is lost, doubled or left behind', async () 
   first.process.kill('SIGTERM')
   await first.ended
   const found = new Set(await points())
-  expect(found.size).toBeGreaterThan(30)
 
   const died_at = new Set<string>()
-  let silent = 0
-  for (let round = 1; ; round++) {
+  for (let round = 1, silent = 0; silent < SILENT_LIVES_MAX; round++) {
     await writeFile(join(folder, 'points'), '')
     const life = await live({ ...base, die_at: [...found].filter((point) => !died_at.has(point)) })
     const load = submitLoad(round)
@@ -134,16 +180,15 @@ test('killed at every point, nothing is lost, doubled or left behind', async () 
     await load
     const passed = await points()
     for (const point of passed) found.add(point)
-    if (!died && ++silent === SILENT_LIVES_MAX) break
-    if (!died) continue
-    died_at.add(passed.at(-1)!)
+    silent = died ? 0 : silent + 1
+    if (died) died_at.add(passed.at(-1)!)
     if (died_at.size === found.size) break
   }
   const missed = [...found].filter((point) => !died_at.has(point))
-  process.stdout.write(
-    `killed at ${died_at.size} of ${found.size} points; not passed again: ${missed.join(', ') || 'none'}\n`,
-  )
-  expect(missed.length).toBeLessThanOrEqual(Math.ceil(found.size * MISSED_SHARE_MAX))
+  process.stdout.write(`killed at ${died_at.size} of ${found.size} points\n`)
+  expect(missed, 'points that did not come again').toEqual([])
+  const named = (site: string) => [...found].some((point) => point.split(' ').includes(site))
+  expect((await sitesInCode()).filter((site) => !named(site) && !(site in ELSEWHERE))).toEqual([])
 
   place.hook.receiver.answer = () => ({ status: 200 })
   await world.h.startService(port)
