@@ -17,7 +17,7 @@ export async function engine(options: BenchOptions): Promise<BenchResult> {
   const house = await openHouse()
   try {
     const floor = await openFloor(house.engine)
-    const count = countOf(options, COUNT / ROUNDS, 15)
+    const count = countOf(options, COUNT / ROUNDS, 10)
     const figures: Record<string, { per_second: number; cpu_ms: Record<string, number> }> = {}
     // Twice through all of them, so that a change of the machine's mood shows in none alone.
     const rounds = Array.from({ length: ROUNDS }, () => SHAPES).flat()

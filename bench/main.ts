@@ -4,13 +4,30 @@
  */
 import { availableParallelism, cpus, loadavg } from 'node:os'
 import { Command, InvalidArgumentError } from 'commander'
+import { accept } from './accept.ts'
+import { bulk } from './bulk.ts'
 import { engine } from './engine.ts'
 import { hooks } from './hooks.ts'
+import { list } from './list.ts'
 import { orders } from './orders.ts'
+import { recovery } from './recovery.ts'
+import { sleepers } from './sleepers.ts'
 import type { Bench, BenchResult } from './support/bench.ts'
+import { closeHouses } from './support/house.ts'
 import { render } from './support/report.ts'
+import { timers } from './timers.ts'
 
-const BENCHES: Readonly<Record<string, Bench>> = { engine, orders, hooks }
+const BENCHES: Readonly<Record<string, Bench>> = {
+  engine,
+  accept,
+  orders,
+  bulk,
+  timers,
+  sleepers,
+  hooks,
+  recovery,
+  list,
+}
 
 const names = (text: string): string[] => {
   const wanted = text.split(',').filter(Boolean)
@@ -31,6 +48,9 @@ const options = new Command('holdfast bench')
   .parse()
   .opts<{ json: boolean; only?: string[]; seconds?: number; full: boolean }>()
 
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => void closeHouses().finally(() => process.exit(130)))
+}
 for (const name of options.only ?? Object.keys(BENCHES)) {
   process.stderr.write(`bench: ${name}\n`)
   const begun_at = performance.now()

@@ -31,6 +31,7 @@ export interface Floor {
 }
 
 const FLOOR_WORKER = fileURLToPath(new URL('./floor-worker.ts', import.meta.url))
+const JOB_TIMEOUT_MS = 300_000
 const WARM_UP = { count: 40, width: 8 }
 
 /** Starts the floor's process and warms it up. */
@@ -48,10 +49,15 @@ export async function openFloor(temporal: { temporal_address: string; namespace:
   let jobs = 0
   const floor: Floor = {
     pid: child.pid!,
-    async run({ wait = true, ...job }) {
+    async run(asked) {
+      // A start that is delayed for a day is all there is to it.
+      const job = { wait: asked.shape !== 'delayed_start', ...asked }
       const serial = `${child.pid}-${++jobs}`
-      child.send({ ...job, wait, serial } satisfies FloorJob)
-      const [answer] = (await Promise.race([once(child, 'message'), early])) as [FloorAnswer]
+      child.send({ ...job, serial } satisfies FloorJob)
+      const [answer] = (await Promise.race([
+        once(child, 'message', { signal: AbortSignal.timeout(JOB_TIMEOUT_MS) }),
+        early,
+      ])) as [FloorAnswer]
       if (answer.error) throw new Error(`the floor failed: ${answer.error}`)
       return { per_second: (job.count * 1_000) / answer.took_ms, serial }
     },

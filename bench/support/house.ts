@@ -63,14 +63,23 @@ export interface House {
   close(): Promise<void>
 }
 
+const open_houses = new Set<() => Promise<void>>()
+
+/** Ends every house that is still open: for the program's own end. */
+export async function closeHouses(): Promise<void> {
+  await Promise.allSettled([...open_houses].map((close) => close()))
+}
+
 /** Brings one up; `close()` ends all of it and removes its folder. */
 export async function openHouse(): Promise<House> {
   const data = await mkdtemp(join(tmpdir(), 'holdfast-bench-'))
   await chmod(data, 0o755) // PostgreSQL's own user must be able to enter it when we are root
   const closing: (() => Promise<unknown>)[] = [() => rm(data, { recursive: true, force: true, maxRetries: 5 })]
   const close = async (): Promise<void> => {
+    open_houses.delete(close)
     for (const end of closing.splice(0).reverse()) await end()
   }
+  open_houses.add(close)
   try {
     const engine = await startEngine({ data, simulated: true, log: (line) => process.stderr.write(`${line}\n`) })
     closing.push(() => engine.stop())
