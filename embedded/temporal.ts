@@ -49,10 +49,10 @@ const download_starts_within_ms = 10_000
 const download_bound_ms = 180_000
 const retention_ms = 24 * 3_600_000
 
-const search_attributes = ['HoldfastProject', 'HoldfastState']
+export const search_attributes = ['HoldfastProject', 'HoldfastState']
 
-/** What a single node needs. */
-const dynamic_config = {
+/** What a single node needs; docker-compose.yml says the same. */
+export const dynamic_config = {
   // One partition: with little traffic a task waits for the right poller otherwise.
   'matching.numTaskqueueReadPartitions': 1,
   'matching.numTaskqueueWritePartitions': 1,

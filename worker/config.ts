@@ -33,12 +33,16 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError'
 }
 
-const ENVIRONMENT = z.object({
+/** Every variable that is read here; `HOLDFAST_MASTER_KEY` is read where it is used. */
+export const ENVIRONMENT = z.object({
   HOLDFAST_AUTH: z.enum(['token', 'none']).default('token'),
   HOLDFAST_HOOK_ALLOW: z.string().default(''),
   HOLDFAST_OPERATOR_TOKEN: z.string().min(16, 'at least 16 characters').optional(),
   HOLDFAST_CLOCK_START: z.iso.datetime({ offset: true }).optional(),
-  HOLDFAST_HOST: z.string().refine((text) => isIP(text) > 0, 'must be an IP address').default('127.0.0.1'),
+  HOLDFAST_HOST: z
+    .string()
+    .refine((text) => isIP(text) > 0, 'must be an IP address')
+    .default('127.0.0.1'),
   HOLDFAST_PORT: z.coerce.number().int().min(0).max(65_535).default(8080),
   HOLDFAST_DATA: z.string().min(1).default('.holdfast'),
   HOLDFAST_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),

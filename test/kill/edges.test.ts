@@ -141,6 +141,36 @@ describe('beside a given PostgreSQL and Temporal', () => {
     }
   })
 
+  test.runIf(process.platform === 'linux')(
+    'listens where HOLDFAST_HOST says, and tells an address of use',
+    async () => {
+      for (const [host, elsewhere] of [
+        ['0.0.0.0', 200],
+        ['127.0.0.1', 'refused'],
+      ] as const) {
+        const server = await startServer({
+          arguments: ['--role', 'api', '--port', '0', '--data', data],
+          environment: { ...environment, HOLDFAST_HOST: host },
+        })
+        const url = new URL('/livez', server.url)
+        expect(url.hostname).toBe('127.0.0.1')
+        expect((await fetch(url)).status).toBe(200)
+        url.hostname = '127.0.0.2'
+        expect(
+          await fetch(url).then(
+            ({ status }) => status,
+            () => 'refused',
+          ),
+        ).toBe(elsewhere)
+        server.kill('SIGTERM')
+        expect(await server.ended).toMatchObject({ code: 0 })
+      }
+      expect(await refused('api', 0, { HOLDFAST_HOST: '192.0.2.1' })).toBe(
+        'holdfast: HOLDFAST_HOST: this machine has no address 192.0.2.1',
+      )
+    },
+  )
+
   test('a schema that asks for a later release is refused, and so is one that is too old', async () => {
     const { db } = fresh.store
     const { min_compatible, schema_version } = await db
