@@ -34,7 +34,7 @@ export interface LanePlan {
   readonly sleep_ms: number | null
   /** Nothing is left for a lane: with no attempt of its own under way it may return. */
   readonly done: boolean
-  /** One line for people: how many are open, what is next, why. */
+  /** One line for people: where to, how many are open, what is next and why, what was answered last. */
   readonly details: string
 }
 
@@ -50,6 +50,7 @@ interface LaneHead {
 }
 
 interface LaneCounts {
+  readonly now: Date
   readonly paused_ms: number
   readonly open: number
   readonly waiting: number
@@ -74,7 +75,7 @@ export async function planLane(store: Store, hook_id: string, running: readonly 
       await trx.updateTable('hooks').set({ owner: 'sender', attended_until: null }).where('id', '=', hook_id).execute()
       return nothing('handed back to the sender')
     }
-    const plan = decideLane(hook, await readHeads(trx, hook_id), running, counts)
+    const plan = decideLane(hook, await readHeads(trx, hook_id), running, counts, await lastFailure(trx, hook_id))
     const attended = plan.steps.length + running.length > 0
     await sql`update hooks set attended_until = case when ${attended} then clock_timestamp() + ${ATTENDED}::interval end
       where id = ${hook_id} and (${attended} or attended_until is not null)`.execute(trx)
@@ -98,7 +99,7 @@ async function settleLost(trx: Trx, hook_id: string, running: readonly number[])
 
 async function readCounts(trx: Trx, hook: Hook): Promise<LaneCounts> {
   const { rows } = await sql<LaneCounts>`
-    select greatest(0, ceil(extract(epoch from ${hook.paused_until}::timestamptz - record_now()) * 1000))::int as paused_ms,
+    select record_now() as now, greatest(0, ceil(extract(epoch from ${hook.paused_until}::timestamptz - record_now()) * 1000))::int as paused_ms,
       count(*) as open, count(*) filter (where state = 'waiting') as waiting,
       exists (select from deliveries where hook_id = ${hook.id} and state in ${OPEN}
         and (state = 'waiting' or attempts > 0)) as troubled
@@ -118,7 +119,23 @@ async function readHeads(trx: Trx, hook_id: string): Promise<LaneHead[]> {
   return rows
 }
 
-function decideLane(hook: Hook, heads: readonly LaneHead[], running: readonly number[], counts: LaneCounts): LanePlan {
+/** What the receiver did last to a delivery that is open still. */
+async function lastFailure(trx: Trx, hook_id: string): Promise<string | undefined> {
+  const { rows } = await sql<{ outcome: string }>`
+    select outcome from delivery_attempts where outcome <> 'delivered' and delivery_id = (
+      select id from deliveries where hook_id = ${hook_id} and state in ${OPEN} and attempts > 0
+      order by resource_type, resource_id, sequence limit 1)
+    order by number desc limit 1`.execute(trx)
+  return rows[0]?.outcome
+}
+
+function decideLane(
+  hook: Hook,
+  heads: readonly LaneHead[],
+  running: readonly number[],
+  counts: LaneCounts,
+  failure: string | undefined,
+): LanePlan {
   const in_flight = heads.filter((head) => head.state === 'in_flight' || running.includes(head.delivery_id))
   const ready = heads.filter((head) => !in_flight.includes(head))
   // A pause holds up everything but what a person asks for.
@@ -136,15 +153,17 @@ function decideLane(hook: Hook, heads: readonly LaneHead[], running: readonly nu
   )
   const later = ready.filter((head) => wait_of(head) > 0)
   const sleep_ms = later.length ? Math.min(...later.map(wait_of)) : null
-  const next = sleep_ms === null ? 'when an attempt ends' : `in ${(sleep_ms / 1000).toFixed(1)} s`
+  const next =
+    sleep_ms === null ? 'when an attempt ends' : `at ${new Date(counts.now.getTime() + sleep_ms).toISOString()}`
   const why = counts.paused_ms
     ? 'the receiver asked for a pause'
-    : later.find((row) => wait_of(row) === sleep_ms)?.reason
-  const details = `${counts.open}${counts.open === COUNTED_MAX ? ' or more' : ''} open (${counts.waiting} waiting, ${in_flight.length + steps.length} in flight), next ${next}${why ? `: ${why}` : ''}`
+    : whyNow(later.find((row) => wait_of(row) === sleep_ms))
+  const details = `${new URL(hook.uri).host}: ${counts.open}${counts.open === COUNTED_MAX ? ' or more' : ''} open (${counts.waiting} waiting, ${in_flight.length + steps.length} in flight), next ${next}${why ? `: ${why}` : ''}${failure ? `; last answer ${failure}` : ''}`
   return { steps, sleep_ms, done: false, details }
 }
 
-function whyNow(row: LaneHead): string {
+function whyNow(row: LaneHead | undefined): string {
+  if (!row) return ''
   if (row.trigger === 'manual') return 'asked for by a person'
   if (row.unknown_in_row > 0) return 'the last attempt was lost'
   return row.attempts > 0 ? `retry by ${row.reason ?? 'schedule'}` : 'first attempt'

@@ -28,6 +28,8 @@ const IDLE_MS = 500
 const FAILED_PAUSE_MS = 500
 /** A noun whose first moment is at least so far away begins with a start delay: one transition until then. */
 const START_DELAY_MIN_MS = 2_000
+/** The engine refuses a summary beyond 400 bytes; a character has up to four. */
+const SUMMARY_MAX = 100
 
 export interface Relay {
   /** Hands over a new order at once, eagerly where this process has a worker; its outbox row goes when that succeeds. */
@@ -36,6 +38,16 @@ export interface Relay {
   run(signal: AbortSignal): Promise<void>
   /** For metrics: calls in flight, the present limit, failures. */
   readonly state: { in_flight: number; limit: number; failed: number; handed_over: number }
+}
+
+/** A lease that has not started. */
+interface Sleeper {
+  readonly target: string
+  readonly delay_ms: number
+  readonly name: string
+  readonly state: string
+  readonly start_at: Date
+  readonly end_at: Date
 }
 
 export interface RelayNeeds {
@@ -115,13 +127,21 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     }
   }
 
-  const handOver = async (wake: ClaimedWake, delay_ms: number): Promise<boolean> => {
+  const handOver = async (wake: ClaimedWake, lease: Sleeper | undefined): Promise<boolean> => {
     const options: WorkflowSignalWithStartOptions = {
       ...base(wake.target, wake.project_id),
       signal: WAKE,
       signalArgs: [],
     }
-    if (delay_ms >= START_DELAY_MIN_MS) Object.assign(options, { startDelay: delay_ms })
+    if (lease && lease.delay_ms >= START_DELAY_MIN_MS) {
+      // Nothing of it runs until then: what it would say of itself is said for it.
+      const { name, state, start_at, end_at } = lease
+      Object.assign(options, {
+        startDelay: lease.delay_ms,
+        staticSummary: `waits for its start at ${start_at.toISOString()}: ${name}`.slice(0, SUMMARY_MAX).toWellFormed(),
+        staticDetails: `**${name}**: ${state}, ${start_at.toISOString()} to ${end_at.toISOString()}; times as they were when it began to wait`,
+      })
+    }
     const ok = await call(wake.target, () =>
       client.workflow.signalWithStart(parseWorkflowId(wake.target).type, options),
     )
@@ -129,14 +149,15 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     return ok
   }
 
-  /** How far away the first moment of leases is; everything else is due. */
-  const delaysOf = async (wakes: readonly ClaimedWake[]): Promise<Map<string, number>> => {
+  /** Leases whose first moment may be far away; everything else is due. */
+  const sleepersOf = async (wakes: readonly ClaimedWake[]): Promise<Map<string, Sleeper>> => {
     const ids = wakes.flatMap((wake) => (wake.target.startsWith('lease/') ? [parseWorkflowId(wake.target).id] : []))
     if (!ids.length) return new Map()
-    const { rows } = await sql<{ target: string; delay_ms: number }>`
-      select 'lease/' || id as target, extract(epoch from due_at - record_now())::float8 * 1000 as delay_ms
+    const { rows } = await sql<Sleeper>`
+      select 'lease/' || id as target, floor(extract(epoch from due_at - record_now()) * 1000)::float8 as delay_ms,
+        name, state, start_at, end_at
       from leases where id = any(${ids}::uuid[]) and due_at is not null and state = 'PENDING'`.execute(store.db)
-    return new Map(rows.map((row) => [row.target, Math.floor(row.delay_ms)]))
+    return new Map(rows.map((row) => [row.target, row]))
   }
 
   const forget = async (): Promise<void> => {
@@ -151,13 +172,13 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     await forget()
     const claimed = await claimWakes(store.db, CLAIM_ROWS, CLAIM_MS)
     const wakes = claimed.filter((wake) => !own.has(wake.target))
-    const delays = await delaysOf(wakes)
+    const sleepers = await sleepersOf(wakes)
     let failed = false
     const running = new Set<Promise<void>>()
     for (const wake of wakes) {
       await slot()
       if (failed) break
-      const promise = handOver(wake, delays.get(wake.target) ?? 0).then((ok) => {
+      const promise = handOver(wake, sleepers.get(wake.target)).then((ok) => {
         failed ||= !ok
         running.delete(promise)
       })
