@@ -79,15 +79,17 @@ export function assignUndo(notes: Notes): { undo_batch: number; cloud_id: string
   const fresh = new Map<string, AttemptView[]>()
   for (const { attempt, fresh: isFresh } of notes.doomed) {
     if (isFresh) fresh.set(attempt.cloud_id, [...(fresh.get(attempt.cloud_id) ?? []), attempt])
-    else if (attempt.next_send_at !== null && attempt.next_send_at > notes.now) {
-      notes.due.push(attempt.next_send_at)
-      const cloud = notes.view.clouds.find((c) => c.id === attempt.cloud_id)!
-      notes.blockers.push({
-        code: 'undo_unconfirmed',
-        reason: `cloud ${cloud.name} has not confirmed a deletion${attempt.error ? `: ${attempt.error.message}` : ''}`,
-        next_try_at: attempt.next_send_at,
-      })
-    } else add(attempt.undo_batch!, attempt.cloud_id)
+    else if (attempt.next_send_at === null || attempt.next_send_at <= notes.now)
+      add(attempt.undo_batch!, attempt.cloud_id)
+    else notes.due.push(attempt.next_send_at)
+    if (isFresh || attempt.next_send_at === null) continue
+    // Also while it is asked for again: were the blocker gone meanwhile, each try would tell two events.
+    const cloud = notes.view.clouds.find((c) => c.id === attempt.cloud_id)!
+    notes.blockers.push({
+      code: 'undo_unconfirmed',
+      reason: `cloud ${cloud.name} has not confirmed a deletion${attempt.error ? `: ${attempt.error.message}` : ''}`,
+      next_try_at: attempt.next_send_at,
+    })
   }
   for (const [cloud_id, attempts] of fresh) {
     for (let start = 0; start < attempts.length; start += BATCH_SIZE, next++) {

@@ -51,6 +51,7 @@ const order = (items: ItemView[], change: Partial<OrderView> = {}): OrderView =>
   policy: 'all',
   at_least: null,
   wish: 'run',
+  may_delete: true,
   clouds: [cloud('east'), cloud('west')],
   items,
   next_batch: 7,
@@ -324,6 +325,24 @@ describe('backward', () => {
       blocker: { code: 'undo_unconfirmed' },
       done: false,
     })
+  })
+
+  test('while a deletion that failed is asked for again, it still blocks: a try is no news', () => {
+    const stubborn = attempt('x', {
+      state: 'won',
+      provider_id: 'm',
+      undo_batch: 2,
+      next_send_at: NOW - 100,
+      error: refused('unavailable'),
+    })
+    const decision = decideOrder(
+      order([item('a', { state: 'running', instance_state: 'terminating', open: [stubborn] })], {
+        state: 'terminating',
+        wish: 'terminate',
+      }),
+      NOW,
+    )
+    expect(decision).toMatchObject({ delete_batches: [{ count: 1 }], blocker: { code: 'undo_unconfirmed' } })
   })
 
   test('a late machine of a cancelled order is deleted and the order stays cancelled', () => {
