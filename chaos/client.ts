@@ -52,12 +52,17 @@ export function openClient(
 ): Client {
   let turn = first
   const url = (): string => urls[turn % urls.length]!
+  /** To the other address, unless somebody has gone there meanwhile. */
+  const leave = (failed: number): void => {
+    if (turn === failed) turn++
+  }
 
   async function ask(asked: Asked): Promise<Told> {
     const key = randomUUID()
     const until = performance.now() + GIVE_UP_MS
     for (;;) {
       signal.throwIfAborted()
+      const tried = turn
       const told = await attempt(asked, key)
       if (told && told.status < 500) return told
       if (performance.now() > until) {
@@ -65,7 +70,7 @@ export function openClient(
         notebook.complaints.push(sentence)
         throw new Error(sentence)
       }
-      turn++
+      leave(tried)
       await delay(REPEAT_MS, undefined, { signal })
     }
   }
@@ -103,6 +108,7 @@ export function openClient(
   }
 
   async function look(path: string, timeout_ms = CALL_TIMEOUT_MS): Promise<Fields | null> {
+    const tried = turn
     try {
       const response = await fetch(url() + path, {
         signal: AbortSignal.any([signal, AbortSignal.timeout(timeout_ms)]),
@@ -113,7 +119,7 @@ export function openClient(
     } catch {
       // the other address, next time
     }
-    turn++
+    leave(tried)
     return null
   }
 

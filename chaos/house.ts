@@ -49,7 +49,7 @@ export interface House {
   healthy(): boolean
   /** Nothing is missing. */
   complete(): boolean
-  /** Ends that nobody asked for, with the last words of the process. */
+  /** Ends that nobody asked for, of processes that were ready. */
   readonly unasked: readonly string[]
   stop(): Promise<void>
 }
@@ -104,7 +104,7 @@ export async function openHouse(options: HouseOptions): Promise<House> {
   }
 
   /** One life: from the start to the end. `onReady` is called once it is ready. */
-  const live = (resident: Resident, onReady: () => void): Promise<string> => {
+  const live = (resident: Resident, onReady: () => void): Promise<{ reason: string; was_ready: boolean }> => {
     const stderr = openSync(join(data, 'logs', `${resident.name}.log`), 'a')
     const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...resident.arguments], {
       cwd: ROOT,
@@ -120,14 +120,15 @@ export async function openHouse(options: HouseOptions): Promise<House> {
       resident.ready = true
       onReady()
     })
-    return new Promise((resolve) => {
+    return new Promise<string>((resolve) => {
       child.once('error', (error) => resolve(error.message))
       child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`))
     }).then((reason) => {
       clearTimeout(late)
+      const was_ready = resident.ready
       resident.child = null
       resident.ready = false
-      return String(reason)
+      return { reason, was_ready }
     })
   }
 
@@ -135,13 +136,13 @@ export async function openHouse(options: HouseOptions): Promise<House> {
     new Promise((first_ready) => {
       resident.running = (async () => {
         while (!stopping.signal.aborted) {
-          const had_record = pidOf(engine, 'postgres') !== 0
-          const reason = await live(resident, first_ready)
+          const { reason, was_ready } = await live(resident, first_ready)
           if (stopping.signal.aborted) return
           if (!resident.killed) {
-            const line = `${resident.name} ended by itself (${reason})${had_record ? '' : ', started without PostgreSQL'}`
-            unasked.push(line)
+            const line = `${resident.name} ended by itself (${reason})${was_ready ? '' : ' while it started'}`
             log(line)
+            // A start that finds no PostgreSQL ends with a line that says so: whoever started it tries again.
+            if (was_ready) unasked.push(line)
           }
           await delay(chance.next() * RESTART_WITHIN_MS, undefined, { signal: stopping.signal }).catch(() => {})
         }

@@ -11,6 +11,8 @@ const SAMPLE_MS = 4_000
 const TICK_MS = 100
 const STUCK_AFTER_MS = 60_000
 const PAGE_ROWS = 100
+const PAGE_TRIES = 50
+const PAGE_TIMEOUT_MS = 5_000
 
 const OPEN_ORDERS = ['queued', 'launching', 'settling', 'held', 'compensating', 'terminating']
 const MOVING_INSTANCES = ['pending', 'starting', 'stopping', 'terminating', 'rebooting']
@@ -52,12 +54,21 @@ export function watchProgress(client: Client, healthy: () => boolean, signal: Ab
 
   const pause = (ms: number) => delay(ms, undefined, { signal: over }).catch(() => {})
 
+  /** A page, asked for at one address and the other until it comes: a sample is not lost to a kill. */
+  async function patiently(path: string): Promise<Json | null> {
+    for (let tries = 1; tries <= PAGE_TRIES && !over.aborted; tries++) {
+      const page = await client.look(path, PAGE_TIMEOUT_MS)
+      if (page) return page
+      await pause(FOLLOW_MS)
+    }
+    return null
+  }
   /** All rows of a list; null: it was not answered whole. */
   async function list(path: string, field: string, query: Record<string, string> = {}): Promise<Json[] | null> {
     const rows: Json[] = []
     for (let cursor: string | null = null; ; ) {
       const search = new URLSearchParams({ ...query, limit: String(PAGE_ROWS), ...(cursor ? { cursor } : {}) })
-      const page = await client.look(`${path}?${search}`)
+      const page = await patiently(`${path}?${search}`)
       if (!page) return null
       rows.push(...(page[field] as Json[]))
       if (typeof page.next !== 'string') return rows
@@ -76,6 +87,7 @@ export function watchProgress(client: Client, healthy: () => boolean, signal: Ab
 
   async function readOpen() {
     const orders = await listStates('/api/launch-orders', 'launch_orders', OPEN_ORDERS)
+    open_orders = orders?.length ?? open_orders
     const instances = await listStates('/api/instances', 'instances', MOVING_INSTANCES)
     const leases = await list('/api/leases', 'leases')
     const deliveries = await listStates('/api/deliveries', 'deliveries', OPEN_DELIVERIES)
@@ -86,7 +98,6 @@ export function watchProgress(client: Client, healthy: () => boolean, signal: Ab
   async function sample(): Promise<void> {
     const found = await readOpen()
     if (!found) return
-    open_orders = found.orders.length
     const open = [...standOf(found)]
     const known = new Set(open.map(({ subject }) => subject))
     for (const subject of still.keys()) if (!known.has(subject)) still.delete(subject)

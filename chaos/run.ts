@@ -88,7 +88,7 @@ async function runIn(house: House, subscribers: Subscribers, options: RunOptions
   await clouds.calm()
   subscribers.calm()
   await load.stop()
-  await untilRest(house, progress, clouds, options)
+  const given_up = await untilRest(house, progress, clouds, options)
   await progress.stop()
   say('reading the ledgers')
   const ledgers = await collect({
@@ -107,7 +107,7 @@ async function runIn(house: House, subscribers: Subscribers, options: RunOptions
     verdict: judge(ledgers, { settle_ms: SETTLE_MS, watch_period_ms: WATCH_PERIOD_MS, faults: true }),
     stuck: progress.stuck,
     recoveries,
-    complaints: [...house.unasked, ...notebook.complaints, ...load.refused],
+    complaints: [...given_up, ...house.unasked, ...notebook.complaints, ...load.refused],
     begun: load.begun,
     statuses: Object.fromEntries(notebook.statuses),
   }
@@ -130,9 +130,10 @@ async function setUp(house: House, notebook: Notebook, signal: AbortSignal): Pro
   return (made.token as { text: string }).text
 }
 
-/** Waits until nothing is open and clouds and record have the same machines; what then is not so is judged as it is. */
-async function untilRest(house: House, progress: Progress, clouds: Clouds, options: RunOptions): Promise<void> {
+/** Waits until nothing is open and clouds and record have the same machines. Returns what did not come to that in time. */
+async function untilRest(house: House, progress: Progress, clouds: Clouds, options: RunOptions): Promise<string[]> {
   const { signal, say } = options
+  const given_up: string[] = []
   const wait = async (what: string, timeout_ms: number, look: () => Promise<string | null>) => {
     const until = performance.now() + timeout_ms
     for (let told = ''; ; ) {
@@ -140,7 +141,11 @@ async function untilRest(house: House, progress: Progress, clouds: Clouds, optio
       if (left === null) return
       if (left !== told) say(`waiting for ${what}: ${left}`)
       told = left
-      if (performance.now() > until) return say(`${what}: given up after ${timeout_ms / 1000} s`)
+      if (performance.now() > until) {
+        say(`${what}: given up after ${timeout_ms / 1000} s`)
+        given_up.push(`${what} did not come within ${timeout_ms / 1000} s: ${left}`)
+        return
+      }
       await delay(LOOK_MS, undefined, { signal })
     }
   }
@@ -156,4 +161,5 @@ async function untilRest(house: House, progress: Progress, clouds: Clouds, optio
     const missing = bound.in_use.filter((name) => !alive.includes(name))
     return surplus.length + missing.length ? JSON.stringify({ surplus, missing }) : null
   })
+  return given_up
 }

@@ -9,8 +9,8 @@ const SCHEDULE_MS = [1_000, 1_000, 2_000, 2_000, 3_000, 5_000, 5_000, 10_000, 10
 const TIMEOUT_MS = 1_500
 const SORTS = {
   steady: {},
-  filtered: { filter: { types: ['order.*', 'lease.*'] } },
-  flaky: {},
+  filtered: { filter: { types: ['lease.*', 'deployment.*'] } },
+  flaky: { filter: { types: ['order.*'] } },
   passing: { filter: { resource_type: 'instance' } },
 } as const
 export type Sort = keyof typeof SORTS
