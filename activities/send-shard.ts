@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { isAway, type Store } from '../store/database.ts'
-import { beginShard, claimHeads, type Head, tidyShard } from '../store/delivery-claims.ts'
+import { beginShard, claimHeads, type Head, holdsShard, tidyShard } from '../store/delivery-claims.ts'
 import type { AttemptResult } from '../store/delivery-outcomes.ts'
 import type { Hints } from '../store/hints.ts'
 import { wakeLanes } from '../store/hook-lanes.ts'
@@ -39,6 +39,8 @@ const LOOK_MS = 500
 const CLAIM_SPACING_MS = 5
 const LANES_EVERY_MS = 200
 const TIDY_EVERY_MS = 10_000
+/** An idle sender stores nothing that would tell it that another took its shard: it looks this often. */
+const HELD_EVERY_MS = 1_000
 const AWAY_PAUSE_MS = 250
 /** After giving up: for the outcomes of that to be stored. */
 const GIVE_UP_MS = 1_000
@@ -75,10 +77,7 @@ export async function sendShard(
   }
   const over = stopper(bell, signal, limits.duration_ms)
   const ended = (): boolean => over.stopped() || outcomes.overtaken() || outcomes.failure() !== undefined
-  const beside = [
-    listen(needs.hints, bell, give_up.signal, over.stopped),
-    sweep(store, shard, epoch, () => over.stopped() || outcomes.overtaken()),
-  ]
+  const beside = [listen(needs.hints, bell, give_up.signal, over.stopped), sweep(store, shard, epoch, over)]
   try {
     while (!ended() && sends < limits.sends_max) {
       await bell.rung(() => in_flight < IN_FLIGHT_MAX || ended())
@@ -129,8 +128,13 @@ class Bell {
   }
 }
 
+interface Stopper {
+  readonly stopped: () => boolean
+  readonly stop: () => void
+}
+
 /** Stops after a time or when the signal fires. */
-function stopper(bell: Bell, signal: AbortSignal, duration_ms: number): { stopped: () => boolean; stop: () => void } {
+function stopper(bell: Bell, signal: AbortSignal, duration_ms: number): Stopper {
   let stopped = signal.aborted
   const stop = (): void => {
     stopped = true
@@ -150,11 +154,16 @@ async function listen(hints: Hints, bell: Bell, signal: AbortSignal, stopped: ()
   }
 }
 
-/** Beside the claims: wakes lanes that have something new, settles what was left over. */
-async function sweep(store: Store, shard: number, epoch: number, stopped: () => boolean): Promise<void> {
+/** Beside the claims: wakes lanes that have something new, settles what was left over; ends a sender that was overtaken. */
+async function sweep(store: Store, shard: number, epoch: number, over: Stopper): Promise<void> {
   let tidy_at = Date.now() + TIDY_EVERY_MS
-  while (!stopped()) {
+  let look_at = Date.now() + HELD_EVERY_MS
+  while (!over.stopped()) {
     try {
+      if (Date.now() > look_at) {
+        look_at = Date.now() + HELD_EVERY_MS
+        if (!(await holdsShard(store.db, shard, epoch))) return over.stop()
+      }
       await wakeLanes(store, shard)
       if (Date.now() > tidy_at) {
         tidy_at = Date.now() + TIDY_EVERY_MS

@@ -81,6 +81,12 @@ export async function beginShard(store: Store, shard: number): Promise<number> {
   return epoch
 }
 
+/** Whether nobody took the shard since. */
+export async function holdsShard(db: Kysely<Tables>, shard: number, epoch: number): Promise<boolean> {
+  const { rows } = await sql`select from sender_shards where shard = ${shard} and epoch = ${epoch}`.execute(db)
+  return rows.length > 0
+}
+
 /**
  * Settles what nobody else will: attempts in flight under an older epoch (unknown), and deliveries made by a
  * transaction that did not yet see the deletion of their hook.

@@ -1,0 +1,74 @@
+/** Services beside each other: processes of their own, on the record, engine and clouds of one harness. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { inject } from 'vitest'
+import { openApiClient } from './api-client.ts'
+import type { Harness, Project } from './harness.ts'
+
+const CHILD = join(import.meta.dirname, 'service-child.ts')
+
+export interface ChildConfiguration {
+  readonly database_url: string
+  readonly temporal_address: string
+  readonly namespace: string
+  readonly workflow_bundle: string
+  readonly master_key: string
+  readonly port: number
+}
+
+export interface ServiceProcess {
+  readonly url: string
+  readonly pid: number
+  /** Calls to clouds and receivers whose answer it has read, as `GET /clouds/east/…`. */
+  readonly answered: readonly string[]
+  /** A project's client that asks this process. */
+  ask(project: Project): Project
+  signal(name: NodeJS.Signals): void
+  /** Ends it with a signal and waits until it is gone. */
+  end(name: 'SIGTERM' | 'SIGKILL'): Promise<void>
+}
+
+/** Starts a service beside whatever else works there; resolves when it is ready. */
+export async function startServiceProcess(
+  h: Harness,
+  { port = 0, workflow_bundle = inject('workflow_bundle') }: { port?: number; workflow_bundle?: string } = {},
+): Promise<ServiceProcess> {
+  const configuration: ChildConfiguration = {
+    database_url: h.database_url,
+    temporal_address: inject('temporal_address'),
+    namespace: h.namespace,
+    workflow_bundle,
+    master_key: h.master_key.toString('base64'),
+    port,
+  }
+  const child = spawn(process.execPath, [CHILD], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    env: { ...process.env, SERVICE_CHILD: JSON.stringify(configuration) },
+  })
+  const ended = once(child, 'exit')
+  const answered: string[] = []
+  const ready = new Promise<string>((resolve) => {
+    createInterface(child.stdout!).on('line', (line) => {
+      const told = JSON.parse(line) as { url?: string; answered?: string }
+      if (told.answered) answered.push(told.answered)
+      if (told.url) resolve(told.url)
+    })
+  })
+  const early = ended.then(() => Promise.reject(new Error('the service ended before it was ready')))
+  const url = await Promise.race([ready, early])
+  early.catch(() => {})
+  return {
+    url,
+    pid: child.pid!,
+    answered,
+    ask: (project) => ({ ...project, api: openApiClient(url, project.token) }),
+    signal: (name) => void child.kill(name),
+    async end(name) {
+      child.kill('SIGCONT') // a stopped one hears nothing else
+      child.kill(name)
+      await ended
+    },
+  }
+}
