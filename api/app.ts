@@ -7,6 +7,7 @@ import { ulid } from 'ulid'
 import { DomainError } from '../domain/errors.ts'
 import { inSpan, traceOf } from '../domain/tracing.ts'
 import type { Api, ApiContext, ApiDeps, ApiEnv } from './context.ts'
+import { routeDocs } from './docs.ts'
 import { renderError } from './errors.ts'
 import { routeClouds } from './native/clouds.ts'
 import { routeDeliveries } from './native/deliveries.ts'
@@ -18,6 +19,7 @@ import { routeInstances } from './native/instances.ts'
 import { routeLaunchOrders } from './native/launch-orders.ts'
 import { routeLeases } from './native/leases.ts'
 import { routeProjects } from './native/projects.ts'
+import { routeProof } from './native/proof.ts'
 import { routeTokens } from './native/tokens.ts'
 import { limitBody } from './request.ts'
 import { schemaError } from './schemas.ts'
@@ -42,15 +44,17 @@ export function createApp(deps: ApiDeps): Api {
   app.use(traced)
   app.use(limitBody)
   routeSystem(app)
+  routeDocs(app)
   routeLaunchOrders(app)
   routeInstances(app)
   routeDeployments(app)
   routeLeases(app)
   routeHooks(app)
   routeDeliveries(app)
-  routeEvents(app)
+  routeEvents(app, deps)
   routeClouds(app)
   routeExplain(app)
+  routeProof(app)
   routeProjects(app)
   routeTokens(app)
   app.onError(renderError)

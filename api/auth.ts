@@ -55,6 +55,11 @@ export function authenticateScraper() {
   })
 }
 
+/** Looks again whose token it is, for an answer that goes on for long; throws when it is nobody's any more. */
+export async function renewIdentity(c: ApiContext): Promise<void> {
+  c.set('identity', await identify(c))
+}
+
 const allows = (identity: Identity, permission: Permission): boolean =>
   permission === 'read' ||
   identity.role === 'operator' ||

@@ -28,6 +28,8 @@ export interface ApiDeps {
   /** Names of the cloud types this installation has adapters for. */
   readonly providers: readonly string[]
   readonly health: () => Promise<Health>
+  /** Fires when the process leaves: streams end, requests that wait are answered. */
+  readonly leaving?: AbortSignal
   readonly metrics: Registry
   /** Text for Prometheus from elsewhere in the process, behind our own. */
   readonly more_metrics?: () => Promise<string>

@@ -80,6 +80,28 @@ export async function eventsAfter(
   return { expired: false, events: await (after === undefined ? rows : rows.where('position', '>', after)).execute() }
 }
 
+/**
+ * The newest position, and whose events there are behind `after` (null: the installation's). All that stands at or before
+ * the newest position is visible to whoever reads after this: positions are given to what is committed.
+ */
+export async function newEvents(
+  db: Kysely<Tables>,
+  after: number | undefined,
+): Promise<{ newest: number; projects: ReadonlySet<string | null> | null }> {
+  if (after === undefined) {
+    const row = await db
+      .selectFrom('events')
+      .select((fn) => fn.fn.max('position').as('newest'))
+      .executeTakeFirst()
+    return { newest: Number(row?.newest ?? 0), projects: null }
+  }
+  const { rows } = await sql<{ newest: number | null; projects: (string | null)[] | null }>`
+    select max(position) as newest, array_agg(distinct project_id) as projects from events where position > ${after}`.execute(
+    db,
+  )
+  return { newest: rows[0]!.newest ?? after, projects: new Set(rows[0]!.projects ?? []) }
+}
+
 /** One event, stamped or not. */
 export function findEvent(db: Kysely<Tables>, scope: EventScope, event_id: string) {
   return scoped(db, scope).where('id', '=', event_id).executeTakeFirst()

@@ -46,6 +46,8 @@ export interface Service {
 
 const USER_AGENT = 'Holdfast/0.1'
 const POOL_SIZE = 20
+/** A leaving process answers what it was asked for so long; then callers who do not take their answers are cut off. */
+const ANSWERED_MS = 3_000
 /** A process that starts flows itself keeps its new orders from other relays for so long. */
 const DIRECT_START_MS = 1_000
 
@@ -63,7 +65,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const hints = openHints(store, options.database_url)
   const allow = parseAllowList(options.hook_allow)
   const registry = new Registry()
-  let draining = false
+  const leaving = new AbortController()
 
   let engine: EngineSide | undefined
   if (role !== 'api') {
@@ -102,7 +104,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       () => false,
     ),
     temporal: engine ? engine.healthy() : true,
-    draining,
+    draining: leaving.signal.aborted,
   })
   const app = createApp({
     store,
@@ -112,6 +114,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     auth: options.auth,
     providers: PROVIDER_NAMES,
     health,
+    leaving: leaving.signal,
     metrics: registry,
     ...(options.temporal_metrics ? { more_metrics: options.temporal_metrics } : {}),
     log,
@@ -136,7 +139,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     installation_id,
     engine,
     async stop() {
-      draining = true
+      leaving.abort()
       await close()
       await engine?.stop()
       await hints.close()
@@ -157,7 +160,11 @@ function listen(
         url: `http://${reachable(host)}:${info.port}`,
         close: () =>
           new Promise((closed) => {
-            server.close(() => closed())
+            const cut = setTimeout(() => 'closeAllConnections' in server && server.closeAllConnections(), ANSWERED_MS)
+            server.close(() => {
+              clearTimeout(cut)
+              closed()
+            })
             if ('closeIdleConnections' in server) server.closeIdleConnections()
           }),
       })

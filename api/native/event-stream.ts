@@ -1,67 +1,127 @@
-/** Events as a stream: read from the table, in order of their positions; hints merely wake it. */
-import { setTimeout as delay } from 'node:timers/promises'
+/** Events as they come, streamed or waited for: always read from the table, in order of their positions. */
+import type { ServerResponse } from 'node:http'
 import { streamSSE } from 'hono/streaming'
 import { DomainError } from '../../domain/errors.ts'
-import type { ApiContext, ApiDeps } from '../context.ts'
+import { isAway } from '../../store/database.ts'
+import type { EventScope } from '../../store/event-list.ts'
+import { renewIdentity } from '../auth.ts'
+import type { ApiContext } from '../context.ts'
+import type { EventTail } from './event-tail.ts'
 
-const STREAMS_MAX = 200
 const BATCH = 100
-/** Between looks where no hint came; also how long a process that leaves waits for its streams. */
-const LOOK_MS = 1_000
-const KEEP_ALIVE_MS = 15_000
+const HEARTBEAT_MS = 15_000
+/** A token revoked meanwhile ends its streams within this. */
+const IDENTITY_KEPT_MS = 10_000
+/** A connection that takes nothing for so long, heartbeats included, is given up. */
+const STALLED_MS = 60_000
+/** Readers come back after this when a stream ended. */
+const RETRY_MS = 1_000
+const AWAY_MS = 500
 
 interface Streamed {
-  readonly id: string
   readonly cursor: string | null
   readonly type: string
 }
+/** Reads what is behind a place, oldest first. */
+type Read<Event> = (place: number | undefined, limit: number) => Promise<readonly Event[]>
 
-const open = new WeakMap<ApiDeps, number>()
+export interface Reader<Event> {
+  readonly tail: EventTail
+  readonly scope: EventScope
+  readonly place: number | undefined
+  readonly read: Read<Event>
+  readonly placeOf: (cursor: string) => number | undefined
+}
 
-/** Sends everything behind a place, then what comes, until the reader goes or the process leaves. */
-export async function streamEvents(
-  c: ApiContext,
-  place: number | undefined,
-  read: (place: number | undefined, limit: number) => Promise<readonly Streamed[]>,
-): Promise<Response> {
-  const deps = c.get('deps')
-  const count = open.get(deps) ?? 0
-  if (count >= STREAMS_MAX) throw new DomainError('limit_reached', `at most ${STREAMS_MAX} streams at a time`)
-  const first = await read(place, BATCH) // errors are answers, not broken streams
-  open.set(deps, count + 1)
-  return streamSSE(c, async (stream) => {
+/** Sends everything behind a place, then what comes, until the reader goes, its token ends or the process leaves. */
+export async function streamEvents<Event extends Streamed>(c: ApiContext, reader: Reader<Event>): Promise<Response> {
+  const { leaving, log } = c.get('deps')
+  if (leaving?.aborted) throw new DomainError('unavailable', 'this process is leaving')
+  const { tail, scope, read, placeOf } = reader
+  const exit = tail.enter(scope.project_id)
+  const began_with = tail.newest
+  const first = await read(reader.place, BATCH).catch((error: unknown) => {
+    exit() // an answer, not a broken stream
+    throw error
+  })
+  const outgoing = (c.env as { outgoing?: ServerResponse } | undefined)?.outgoing
+  outgoing?.socket?.setTimeout(STALLED_MS)
+
+  const response = streamSSE(c, async (stream) => {
     const gone = new AbortController()
     stream.onAbort(() => gone.abort())
+    const ending = leaving ? AbortSignal.any([gone.signal, leaving]) : gone.signal
+    let { place } = reader
+    let [events, seen] = [first, began_with]
+    let [written_ms, known_ms] = [performance.now(), performance.now()]
+    const write = async (job: () => Promise<unknown>) => {
+      await job() // resolves when the reader takes it: no more than a page is ever held
+      written_ms = performance.now()
+    }
     try {
-      let events = first
-      let spoken_ms = performance.now()
-      while (!gone.signal.aborted) {
+      await write(() => stream.write(`retry: ${RETRY_MS}\n\n`))
+      while (!ending.aborted) {
         for (const event of events) {
-          await stream.writeSSE({ id: event.cursor ?? '', event: event.type, data: JSON.stringify(event) })
-          place = positionOf(event.cursor) ?? place
-          spoken_ms = performance.now()
+          if (ending.aborted) return
+          const cursor = event.cursor!
+          await write(() => stream.writeSSE({ id: cursor, event: event.type, data: JSON.stringify(event) }))
+          place = placeOf(cursor)
         }
         if (events.length < BATCH) {
-          if ((await deps.health()).draining) return
-          if (performance.now() - spoken_ms > KEEP_ALIVE_MS) {
-            await stream.write(': still here\n\n')
-            spoken_ms = performance.now()
-          }
-          await look(deps, gone.signal)
+          // Nothing for this reader up to here: it need not be searched again.
+          if (seen > (place ?? 0)) place = seen
+          const idle_ms = performance.now() - written_ms
+          if (idle_ms >= HEARTBEAT_MS) await write(() => stream.write(': still here\n\n'))
+          else await tail.wait(scope, seen, Math.min(HEARTBEAT_MS - idle_ms, IDENTITY_KEPT_MS), ending)
         }
-        // A record that is away keeps the stream: it goes on where it was.
-        events = await read(place, BATCH).catch(() => [])
+        if (ending.aborted) return
+        try {
+          if (performance.now() - known_ms >= IDENTITY_KEPT_MS) {
+            await renewIdentity(c)
+            known_ms = performance.now()
+          }
+          seen = tail.newest
+          events = await read(place, BATCH)
+        } catch (error) {
+          if (!isAway(error)) throw error
+          ;[events, seen] = [[], 0] // a record that is away keeps the stream: it goes on where it was
+          await tail.wait(scope, Number.MAX_SAFE_INTEGER, AWAY_MS, ending)
+        }
       }
+    } catch (error) {
+      // Token ended, or place dropped behind a slow reader: it hears so when it comes back.
+      if (!(error instanceof DomainError))
+        log.error({ request_id: c.get('request_id'), err: error }, 'a stream of events failed')
     } finally {
-      open.set(deps, (open.get(deps) ?? 1) - 1)
+      exit()
     }
   })
+  response.headers.set('Connection', 'close') // nothing follows a stream; a leaving process need not wait for more
+  response.headers.set('Cache-Control', 'no-store')
+  return response
 }
 
-const look = async ({ hints }: ApiDeps, signal: AbortSignal): Promise<void> => {
-  if (hints) await hints.wait(LOOK_MS, signal)
-  else await delay(LOOK_MS, undefined, { signal }).catch(() => {})
+/** What is behind a place, as soon as there is something; nothing after the time, or when the process leaves. */
+export async function awaitEvents<Event>(
+  c: ApiContext,
+  reader: Omit<Reader<Event>, 'placeOf'>,
+  limit: number,
+  wait_s: number,
+): Promise<readonly Event[]> {
+  const { leaving } = c.get('deps')
+  const { tail, scope, place, read } = reader
+  const ending = leaving ? AbortSignal.any([c.req.raw.signal, leaving]) : c.req.raw.signal
+  const exit = tail.enter(scope.project_id)
+  try {
+    const until_ms = performance.now() + wait_s * 1_000
+    for (;;) {
+      const seen = tail.newest
+      const events = await read(place, limit)
+      const left_ms = until_ms - performance.now()
+      if (events.length || left_ms <= 0 || ending.aborted) return events
+      await tail.wait(scope, seen, left_ms, ending)
+    }
+  } finally {
+    exit()
+  }
 }
-
-const positionOf = (cursor: string | null): number | undefined =>
-  cursor === null ? undefined : Number(Buffer.from(cursor, 'base64url').toString().split(':')[1])

@@ -9,11 +9,12 @@ import {
   findEvent,
   type ShownEvent,
 } from '../../store/event-list.ts'
-import type { Api, ApiContext } from '../context.ts'
+import type { Api, ApiContext, ApiDeps } from '../context.ts'
 import { invalid, notFound } from '../errors.ts'
 import { errors, guarded } from '../route.ts'
 import { decodeCursor, encodeCursor, fields, Id, iso, json, MomentOut, NUMBER, page } from '../schemas.ts'
-import { streamEvents } from './event-stream.ts'
+import { awaitEvents, type Reader, streamEvents } from './event-stream.ts'
+import { EventTail } from './event-tail.ts'
 
 // Schema -------------------------------------------------------------------------------------------------------------
 
@@ -44,6 +45,7 @@ export const EventOut = z
   .openapi('Event')
 
 const CURSOR = 'events'
+const WAIT_S_MAX = 60
 const TYPE = /^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$/
 const EventsQuery = fields({
   limit: page.limit,
@@ -51,12 +53,17 @@ const EventsQuery = fields({
   after: z.string().max(200).optional().openapi({
     description: 'Oldest first, behind this cursor; empty: from the oldest event there is. `next` is where to go on.',
   }),
+  wait_s: z.coerce.number().int().min(1).max(WAIT_S_MAX).optional().openapi({
+    description: 'With `after`: so long the answer waits for the first event behind the cursor. Empty when none came.',
+  }),
   type: z
     .string()
     .max(128)
     .regex(TYPE, { error: 'is not a type of event; accepted: order.created, order.*' })
     .optional(),
-  resource_type: z.enum(['order', 'instance', 'deployment', 'lease', 'hook', 'cloud']).optional(),
+  resource_type: z
+    .enum(['order', 'instance', 'deployment', 'lease', 'hook', 'cloud', 'project', 'installation'])
+    .optional(),
   resource_id: Id.optional(),
 })
 const Next = z.string().nullable().openapi({
@@ -90,13 +97,22 @@ const list = createRoute({
   method: 'get',
   path: '/api/events',
   tags: ['events'],
-  summary:
-    'List events, newest first; follow them oldest first with `after`; stream them with Accept: text/event-stream',
+  summary: 'List events, follow them with `after` (and `wait_s`), or stream them with Accept: text/event-stream',
   ...guarded('read'),
-  request: { query: EventsQuery },
+  request: {
+    query: EventsQuery,
+    headers: z.object({
+      'last-event-id': z.string().max(200).optional().openapi({
+        description:
+          'Of a stream: the cursor it goes on behind; before `after`. Neither: from the oldest event there is.',
+      }),
+    }),
+  },
   responses: {
     200: {
-      description: 'A page, or a stream of which each entry has the cursor as its id.',
+      description:
+        'A page; or server-sent events: `id` the cursor, `event` the type, `data` the event as in a page. A comment comes ' +
+        'every 15 s at least. The stream ends with its token, and when the process leaves: go on from the last `id`.',
       content: {
         'application/json': { schema: z.strictObject({ events: z.array(EventOut), next: Next }) },
         'text/event-stream': { schema: z.string() },
@@ -119,20 +135,37 @@ const get = createRoute({
 // Handlers -----------------------------------------------------------------------------------------------------------
 
 /** Registers `/api/events`. */
-export function routeEvents(app: Api): void {
+export function routeEvents(app: Api, deps: ApiDeps): void {
+  const tail = new EventTail(deps)
   app.openapi(list, async (c) => {
-    const { limit, cursor, after, ...filter } = c.req.valid('query')
-    const { db } = c.get('deps').store
+    const { limit, cursor, after, wait_s, ...filter } = c.req.valid('query')
+    const { db } = deps.store
     if (cursor !== undefined && after !== undefined)
       throw invalid([{ path: 'query.after', reason: 'lists oldest first and cannot go with `cursor`' }])
-    if (/\btext\/event-stream\b/.test(c.req.header('accept') ?? '')) {
-      const place = c.req.header('last-event-id') ?? after ?? ''
-      return streamEvents(c, placeOf(place), (position, size) => behind(c, { ...filter, limit: size }, position))
+    const reader = (place: number | undefined): Reader<z.infer<typeof EventOut>> => ({
+      tail,
+      scope: scopeOf(c),
+      place,
+      read: (position, size) => behind(c, { ...filter, limit: size }, position),
+      placeOf,
+    })
+    // A HEAD asks for no body, so nobody would read the stream.
+    if (/\btext\/event-stream\b/.test(c.req.header('accept') ?? '') && c.req.method !== 'HEAD') {
+      if (cursor !== undefined || wait_s !== undefined)
+        throw invalid([{ path: `query.${cursor === undefined ? 'wait_s' : 'cursor'}`, reason: 'is not for a stream' }])
+      const last = c.req.header('last-event-id')
+      return streamEvents(c, reader(last ? placeOf(last, 'headers.last-event-id') : placeOf(after ?? '')))
     }
+    if (wait_s !== undefined && after === undefined)
+      throw invalid([{ path: 'query.wait_s', reason: 'goes with `after` only' }])
     if (after !== undefined) {
-      const events = await behind(c, { ...filter, limit }, placeOf(after))
+      const place = placeOf(after)
+      const events =
+        wait_s === undefined
+          ? await behind(c, { ...filter, limit }, place)
+          : await awaitEvents(c, reader(place), limit, wait_s)
       const next = events.at(-1)?.cursor ?? (after || null)
-      return c.json({ events, next }, 200)
+      return c.json({ events: [...events], next }, 200)
     }
     const before = cursor === undefined ? undefined : Number(decodeCursor(CURSOR, NUMBER, cursor))
     const rows = await eventsBefore(db, scopeOf(c), { ...filter, limit: limit + 1 }, before)
@@ -148,8 +181,8 @@ export function routeEvents(app: Api): void {
   })
 }
 
-const placeOf = (after: string): number | undefined =>
-  after === '' ? undefined : Number(decodeCursor(CURSOR, NUMBER, after, 'query.after'))
+const placeOf = (cursor: string, path = 'query.after'): number | undefined =>
+  cursor === '' ? undefined : Number(decodeCursor(CURSOR, NUMBER, cursor, path))
 
 /** Events behind a place; 410 with the oldest cursor where that place was dropped. */
 async function behind(c: ApiContext, query: EventQuery, place: number | undefined) {

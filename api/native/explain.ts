@@ -48,12 +48,13 @@ const Explanation = z
 
 // Routes -------------------------------------------------------------------------------------------------------------
 
-const NOUNS = [
-  { noun: 'order', tag: 'launch orders', path: '/api/launch-orders/{id}/explain' },
-  { noun: 'instance', tag: 'instances', path: '/api/instances/{id}/explain' },
-  { noun: 'deployment', tag: 'deployments', path: '/api/deployments/{id}/explain' },
-  { noun: 'lease', tag: 'leases', path: '/api/leases/{id}/explain' },
-  { noun: 'hook', tag: 'hooks', path: '/api/hooks/{id}/explain' },
+/** Resources with an id in their address, and with events. */
+export const NOUNS = [
+  { noun: 'order', tag: 'launch orders', path: '/api/launch-orders/{id}' },
+  { noun: 'instance', tag: 'instances', path: '/api/instances/{id}' },
+  { noun: 'deployment', tag: 'deployments', path: '/api/deployments/{id}' },
+  { noun: 'lease', tag: 'leases', path: '/api/leases/{id}' },
+  { noun: 'hook', tag: 'hooks', path: '/api/hooks/{id}' },
 ] as const
 
 const question = { query: fields({ at: Moment.optional().openapi({ description: 'A past moment; default: now.' }) }) }
@@ -76,7 +77,7 @@ export function routeExplain(app: Api): void {
   for (const { noun, tag, path } of NOUNS) {
     const route = createRoute({
       method: 'get',
-      path,
+      path: `${path}/explain` as const,
       tags: [tag],
       summary: `Why it is in its state: ${noun}`,
       ...guarded('read'),

@@ -257,6 +257,14 @@ create function hook_wants(filter jsonb, event events) returns boolean language 
     and (not filter ? 'deployment_id' or filter ->> 'deployment_id' = coalesce(event.snapshot ->> 'deployment_id', event.resource_id::text))
 $$;
 
+-- What an event says, in the words of the API: what its digest covers, so that whoever has the event can check it.
+create function event_text(event events) returns text language sql stable as $$
+  select jsonb_build_object('id', event.id, 'type', event.type, 'resource_type', event.resource_type,
+    'resource_id', event.resource_id, 'sequence', event.sequence, 'from', event.from_state, 'to', event.to_state,
+    'at', to_char(event.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'cause', event.cause,
+    'snapshot', event.snapshot)::text
+$$;
+
 create function chain_event() returns trigger language plpgsql as $$
 declare previous bytea;
 begin
@@ -268,8 +276,7 @@ begin
         using errcode = 'integrity_constraint_violation';
     end if;
   end if;
-  new.digest := sha256(coalesce(previous, '') || convert_to(jsonb_build_array(new.id, new.resource_type, new.resource_id,
-    new.sequence, new.type, new.from_state, new.to_state, new.snapshot, new.cause, new.at)::text, 'UTF8'));
+  new.digest := sha256(coalesce(previous, '') || convert_to(event_text(new), 'UTF8'));
   new.body := json_build_object('id', new.id, 'type', new.type,
     'timestamp', to_char(new.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
     'data', json_build_object('resource_type', new.resource_type, 'resource_id', new.resource_id,

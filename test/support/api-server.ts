@@ -29,6 +29,8 @@ export interface ApiServer extends FreshStore {
   client(project: string, role?: Role): Promise<ApiClient>
   /** A cloud with size `small` and image `debian`, granted to the projects. */
   cloud(name: string, projects: readonly string[], more?: Readonly<Record<string, unknown>>): Promise<void>
+  /** Makes the process leave, as far as requests can tell. */
+  leave(): void
   /** Gives events written until now their positions, as the service does all the time. */
   stamp(): Promise<void>
 }
@@ -41,6 +43,7 @@ export async function startApi(options: { auth?: 'token' | 'none' } = {}): Promi
   const health = { postgres: true, temporal: true, draining: false }
   const accepted: AcceptedOrder[] = []
   const logged: string[] = []
+  const leaving = new AbortController()
   const app = createApp({
     store: fresh.store,
     hints: fresh.hints,
@@ -49,6 +52,7 @@ export async function startApi(options: { auth?: 'token' | 'none' } = {}): Promi
     auth: options.auth ?? 'token',
     providers: ['simulated'],
     health: async () => health,
+    leaving: leaving.signal,
     metrics: new Registry(),
     log: pino({ level: 'warn' }, { write: (line: string) => void logged.push(line) }),
     onAccepted: (order) => void accepted.push(order),
@@ -80,8 +84,11 @@ export async function startApi(options: { auth?: 'token' | 'none' } = {}): Promi
       })
       for (const project of projects) await operator.put(`/api/clouds/${name}/grants/${project}`)
     },
+    leave: () => leaving.abort(),
     async stamp() {
-      while (await stampEvents(fresh.store));
+      let stamped = false
+      while (await stampEvents(fresh.store)) stamped = true
+      if (stamped) fresh.hints.give()
     },
     async close() {
       await stop()
