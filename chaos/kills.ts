@@ -6,6 +6,9 @@ import type { Progress } from './progress.ts'
 
 const [PAUSE_MIN_MS, PAUSE_MAX_MS] = [500, 4_000]
 const TWO_AT_ONCE = 0.2
+/** So many kills come whether or not anything has moved since the one before; the others wait for that. */
+const IN_RECOVERY = 0.25
+const MOVED_TIMEOUT_MS = 30_000
 const RECOVERY_TIMEOUT_MS = 120_000
 const LOOK_MS = 25
 
@@ -28,6 +31,7 @@ export interface KillNeeds {
 /** Kills one after the other, now and then two at once, and resolves when all have happened. */
 export async function killAll({ house, progress, names, kills, chance, signal, say }: KillNeeds): Promise<Kill[]> {
   const done: Kill[] = []
+  let moved: Promise<unknown> = Promise.resolve()
   let hand: string[] = []
   /** Everybody gets their turn; who is dead already is passed over. */
   const next = (): string => {
@@ -36,6 +40,7 @@ export async function killAll({ house, progress, names, kills, chance, signal, s
   }
   while (done.length < kills) {
     await delay(chance.whole(PAUSE_MIN_MS, PAUSE_MAX_MS), undefined, { signal })
+    if (chance.next() >= IN_RECOVERY) await moved
     const wanted = chance.next() < TWO_AT_ONCE ? 2 : 1
     const struck: string[] = []
     for (let tries = 0; struck.length < Math.min(wanted, kills - done.length) && tries < names.length; tries++) {
@@ -43,6 +48,8 @@ export async function killAll({ house, progress, names, kills, chance, signal, s
       if (house.kill(name)) struck.push(name)
     }
     const at_ms = Date.now()
+    const patience = delay(MOVED_TIMEOUT_MS, undefined, { signal, ref: false }).catch(() => {})
+    moved = Promise.race([progress.after(at_ms), patience])
     for (const name of struck) done.push({ name, recovery: recovered(house, progress, name, at_ms, signal) })
     if (struck.length)
       say(`${done.length}/${kills} kill -9 ${struck.join(' + ')}; ${progress.openOrders()} orders open`)
