@@ -16,7 +16,7 @@ const INSERT_SECONDS = 5
 export async function engine(options: BenchOptions): Promise<BenchResult> {
   const house = await openHouse()
   try {
-    const floor = await openFloor(house.engine)
+    const floor = await openFloor(house)
     const count = countOf(options, COUNT / ROUNDS, 10)
     const figures: Record<string, { per_second: number; cpu_ms: Record<string, number> }> = {}
     // Twice through all of them, so that a change of the machine's mood shows in none alone.

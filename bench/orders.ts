@@ -26,7 +26,7 @@ export async function orders(options: BenchOptions): Promise<BenchResult> {
   try {
     const service = await house.start('all')
     const door = await house.start('api')
-    const floor = await openFloor(house.engine)
+    const floor = await openFloor(house)
     const api = house.api(door.url)
     const eager = house.api(service.url)
     await house.cloud(eager, 'bench')

@@ -1,7 +1,7 @@
 /** Leases whose first moment is a month away: what opening, keeping and waking them costs. */
 import { type BenchOptions, type BenchResult, countOf, Ledger } from './support/bench.ts'
 import { openFloor } from './support/floor.ts'
-import { openHouse, untilHandedOver } from './support/house.ts'
+import { cpuPer, openHouse, untilHandedOver } from './support/house.ts'
 import { lease } from './support/leases.ts'
 import { inParallel, Latencies, round, until, wallNow } from './support/measure.ts'
 
@@ -19,7 +19,7 @@ export async function sleepers(options: BenchOptions): Promise<BenchResult> {
   try {
     const service = await house.start('all')
     const api = house.api(service.url)
-    const floor = await openFloor(house.engine)
+    const floor = await openFloor(house)
     const delayed = async () =>
       (await floor.run({ shape: 'delayed_start', count: countOf(options, FLOOR_COUNT, 50), width: WIDTH })).per_second
     const floors = [await delayed()]
@@ -27,11 +27,13 @@ export async function sleepers(options: BenchOptions): Promise<BenchResult> {
     const count = options.full ? OPEN_FULL : countOf(options, OPEN, 50)
     const ids: string[] = []
     const start_at = Date.now() + 30 * DAY_MS
+    const before = house.cpu({ service: service.pid })
     const begun_at = performance.now()
     await inParallel(count, WIDTH, async (i) => void ids.push(await lease(api, `s-${i}`, start_at, start_at + DAY_MS)))
     const accepted_ms = performance.now() - begun_at
     ledger.check(await untilHandedOver(house.store, 10 * count + 60_000), 'not all leases were handed over')
     const opened_per_second = (count * 1_000) / (performance.now() - begun_at)
+    const cpu_ms = cpuPer(count, before, house.cpu({ service: service.pid }))
     floors.push(await delayed())
     await floor.stop()
 
@@ -56,6 +58,7 @@ export async function sleepers(options: BenchOptions): Promise<BenchResult> {
         open: count,
         accepted_per_second: round((count * 1_000) / accepted_ms),
         opened_per_second: round(opened_per_second),
+        cpu_ms_per_lease: cpu_ms,
         memory_mib: { ...memory, all },
         wake_ms: { ...wakes.quantiles() },
       },

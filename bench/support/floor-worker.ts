@@ -35,7 +35,7 @@ const worker = await Worker.create({
   ...WORKER_SETTINGS,
 })
 const client = new Client({ connection, namespace })
-const running = worker.run()
+void worker.run()
 
 process.on('message', (job: FloorJob) => {
   perform(job).then(
@@ -43,10 +43,7 @@ process.on('message', (job: FloorJob) => {
     (error: unknown) => process.send!({ serial: job.serial, error: String(error) }),
   )
 })
-process.once('disconnect', () => {
-  worker.shutdown()
-  void running.finally(() => process.exit(0))
-})
+process.once('disconnect', () => process.exit(0))
 process.send!({ ready: true })
 
 async function perform({ serial, shape, count, width, due_ms, delay_ms, wait }: FloorJob): Promise<FloorAnswer> {

@@ -2,6 +2,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import type { House } from './house.ts'
 
 export type Shape = 'noop' | 'regular_activity' | 'local_activity' | 'timer' | 'delayed_start'
 
@@ -34,8 +35,9 @@ const FLOOR_WORKER = fileURLToPath(new URL('./floor-worker.ts', import.meta.url)
 const JOB_TIMEOUT_MS = 300_000
 const WARM_UP = { count: 40, width: 8 }
 
-/** Starts the floor's process and warms it up. */
-export async function openFloor(temporal: { temporal_address: string; namespace: string }): Promise<Floor> {
+/** Starts the floor's process and warms it up; it ends with the house at the latest. */
+export async function openFloor(house: House): Promise<Floor> {
+  const temporal = house.engine
   const child: ChildProcess = fork(FLOOR_WORKER, [temporal.temporal_address, temporal.namespace], {
     execArgv: ['--disable-warning=ExperimentalWarning'],
     stdio: ['ignore', 2, 2, 'ipc'],
@@ -62,10 +64,11 @@ export async function openFloor(temporal: { temporal_address: string; namespace:
       return { per_second: (job.count * 1_000) / answer.took_ms, serial }
     },
     async stop() {
-      child.disconnect()
+      if (child.connected) child.disconnect()
       await exited
     },
   }
+  house.onClose(floor.stop)
   await floor.run({ shape: 'regular_activity', ...WARM_UP })
   return floor
 }

@@ -60,6 +60,8 @@ export interface House {
   /** CPU so far, by process; `also`: further ones by name. */
   cpu(also?: Readonly<Record<string, number>>): Record<string, number>
   memory(also?: Readonly<Record<string, number>>): Record<string, number>
+  /** Ended before the house is: whatever came of the bench. */
+  onClose(end: () => Promise<unknown>): void
   close(): Promise<void>
 }
 
@@ -154,6 +156,7 @@ function furnish(
     },
     cpu: (also = {}) => each(also, 'cpu_ms'),
     memory: (also = {}) => each(also, 'memory_mib'),
+    onClose: (end) => void closing.push(end),
     close,
   }
 }
