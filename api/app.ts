@@ -15,6 +15,7 @@ import { routeDeployments } from './native/deployments.ts'
 import { routeEvents } from './native/events.ts'
 import { routeExplain } from './native/explain.ts'
 import { routeHooks } from './native/hooks.ts'
+import { routeInstallation } from './native/installation.ts'
 import { routeInstances } from './native/instances.ts'
 import { routeLaunchOrders } from './native/launch-orders.ts'
 import { routeLeases } from './native/leases.ts'
@@ -57,6 +58,7 @@ export function createApp(deps: ApiDeps): Api {
   routeProof(app)
   routeProjects(app)
   routeTokens(app)
+  routeInstallation(app)
   app.onError(renderError)
   app.notFound(answerUnrouted(app))
   return app

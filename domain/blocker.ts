@@ -11,6 +11,7 @@ export interface BlockerDecision {
     | 'create_unanswered'
     | 'undo_unconfirmed'
     | 'deletion_refused'
+    | 'removal_off'
     | 'step_failing'
   readonly reason: string
   /** Real time in ms; null: when something else happens. */

@@ -237,14 +237,24 @@ async function tellBlocker(trx: Trx, instance_id: string, blocked: BlockerDecisi
   ])
 }
 
-/** The machine bound to an instance, to be deleted; undefined: there is none (any more). */
+/**
+ * The machine bound to an instance, to be deleted; undefined: there is none (any more), or nobody wishes it gone. The
+ * flow that asks may know of a wish that a restored record does not.
+ */
 export function machineOf(store: Store, instance_id: string) {
   return store.db
     .selectFrom('launch_attempts')
-    .select(['id as attempt_id', 'provider_id', 'cloud_id', 'order_id'])
-    .where('instance_id', '=', instance_id)
-    .where('state', '=', 'won')
-    .where('gone_at', 'is', null)
+    .innerJoin('instances', 'instances.id', 'launch_attempts.instance_id')
+    .select([
+      'launch_attempts.id as attempt_id',
+      'launch_attempts.provider_id',
+      'launch_attempts.cloud_id',
+      'launch_attempts.order_id',
+    ])
+    .where('launch_attempts.instance_id', '=', instance_id)
+    .where('launch_attempts.state', '=', 'won')
+    .where('launch_attempts.gone_at', 'is', null)
+    .where('instances.wish', '=', 'terminate')
     .executeTakeFirst()
 }
 

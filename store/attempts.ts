@@ -214,7 +214,7 @@ export async function bindMachines(
       .execute()
     const cause: Cause = {
       rule: wins ? how : 'surplus_machine',
-      reason: wins ? 'the cloud has the machine' : 'a late machine nobody needs; it is being deleted',
+      reason: wins ? 'the cloud has the machine' : 'a late machine nobody needs',
       evidence: {
         attempt_id: attempt.id,
         provider_id: machine.provider_id,
@@ -266,17 +266,23 @@ async function tellSurplus(trx: Trx, attempt: AttemptRow, cause: Cause): Promise
   ])
 }
 
-/** Machines to delete: those of an undo batch that are not confirmed gone and due. */
+/** Whether machines of an order may be deleted: by a person's wish always, by a rule where automatic removal is on. */
+export const MAY_DELETE = sql<boolean>`(
+  (select automatic_removal from installation) or (launch_orders.wish <> 'run' and launch_orders.wished_by is not null))`
+
+/** Machines to delete: those of an undo batch that are not confirmed gone and due. None where they may not be. */
 export async function machinesToDelete(store: Store, order_id: string, undo_batch: number) {
   return store.db
     .selectFrom('launch_attempts')
-    .select(['id as attempt_id', 'provider_id', 'instance_id', 'cloud_id'])
+    .innerJoin('launch_orders', 'launch_orders.id', 'launch_attempts.order_id')
+    .select(['launch_attempts.id as attempt_id', 'provider_id', 'instance_id', 'cloud_id'])
     .where('order_id', '=', order_id)
     .where('undo_batch', '=', undo_batch)
     .where('gone_at', 'is', null)
     .where('provider_id', 'is not', null)
     .where(sql<boolean>`coalesce(next_send_at, '-infinity') <= clock_timestamp()`)
-    .orderBy('id')
+    .where(MAY_DELETE)
+    .orderBy('launch_attempts.id')
     .execute()
 }
 

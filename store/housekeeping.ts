@@ -1,6 +1,6 @@
 /** Housekeeping: what is overdue is woken, what is past its retention goes. Every piece is small and may be repeated. */
 import { sql } from 'kysely'
-import { type Store, write } from './database.ts'
+import { type Store, type Trx, write } from './database.ts'
 
 /** A noun whose moment passed this long ago without its flow having looked is woken. */
 const OVERDUE_S = 30
@@ -37,14 +37,17 @@ export function wakeOverdue(store: Store): Promise<number> {
 
 /** Wakes every noun that is not over: the engine is new and knows none of them. */
 export function wakeAll(store: Store): Promise<number> {
-  return write(store, async (trx) => {
-    const woken = await sql`
-      insert into outbox (target, project_id)
-      select target, project_id from (${OPEN_NOUNS}) open
-      where not exists (select from outbox where outbox.target = open.target)
-      order by due_at nulls last`.execute(trx)
-    return Number(woken.numAffectedRows ?? 0)
-  })
+  return write(store, wakeOpen)
+}
+
+/** The same in a transaction of the caller's. */
+export async function wakeOpen(trx: Trx): Promise<number> {
+  const woken = await sql`
+    insert into outbox (target, project_id)
+    select target, project_id from (${OPEN_NOUNS}) open
+    where not exists (select from outbox where outbox.target = open.target)
+    order by due_at nulls last`.execute(trx)
+  return Number(woken.numAffectedRows ?? 0)
 }
 
 /** Drops what is past its retention. */

@@ -99,7 +99,9 @@ const ACTS: Record<LeaseAct, Act> = {
       await ruleCause(trx, lease, rule, `ending ${late_ms} ms after its moment`),
     )
     await markEvent(trx, lease, 'end_lease', 'IN_PROGRESS', now, late_ms)
-    if (order) await wishEnd(trx, order, { rule: 'lease_ended', reason: `its lease ${lease.name} ended`, event }, null)
+    const wished_by = lease.wish === 'end' ? lease.wished_by : null
+    const cause = { rule: 'lease_ended', reason: `its lease ${lease.name} ended`, event }
+    if (order) await wishEnd(trx, order, cause, wished_by)
   },
   async finish(trx, lease, now, order) {
     const cause = order

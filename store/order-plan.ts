@@ -12,7 +12,7 @@ import type { AttemptView, CloudView, ItemView, OrderDecision, OrderView } from 
 import { LOST_WAKE_MS, type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
-import { type CloudTraits, releaseClaims } from './attempts.ts'
+import { type CloudTraits, MAY_DELETE, releaseClaims } from './attempts.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
 import { lastEventId, recordEvents } from './events.ts'
 import { changeInstances } from './instances.ts'
@@ -88,11 +88,15 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     .orderBy('number')
     .execute()
   const open = Map.groupBy(attempts, (attempt) => attempt.item_id)
+  const { rows } = await sql<{ now: Date; may_delete: boolean }>`
+    select clock_timestamp() as now, ${MAY_DELETE} as may_delete from launch_orders where id = ${order_id}`.execute(trx)
+  const { now, may_delete } = rows[0]!
   const view: OrderView = {
     state: order.state,
     policy: order.policy,
     at_least: order.at_least,
     wish: order.wish,
+    may_delete,
     next_batch: order.next_batch,
     next_undo_batch: order.next_undo_batch,
     clouds: peek.cloud_ids.map((id) => cloudView(clouds.get(id)!, traitsOf)),
@@ -111,8 +115,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
       }),
     ),
   }
-  const { rows } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(trx)
-  return { order, items, clouds, view, now: rows[0]!.now }
+  return { order, items, clouds, view, now }
 }
 
 function attemptView(attempt: {

@@ -211,6 +211,8 @@ export interface InstallationTable {
   min_compatible: number
   clock_offset: Generated<string>
   automatic_removal: Generated<boolean>
+  restored_at: Date | null
+  sequence: Generated<number>
   created_at: Generated<Date>
 }
 

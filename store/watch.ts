@@ -32,15 +32,14 @@ export function beginWatch(store: Store, cloud_name: string): Promise<CloudRow |
     .executeTakeFirst()
 }
 
-/** Locks the cloud against a newer watch for the length of the transaction. */
-async function requireEpoch(trx: Trx, cloud: CloudRow): Promise<CloudRow> {
-  const row = await trx
+/** Locks the cloud against a newer watch for the length of the transaction; `to_change`: it is about to be changed itself. */
+async function requireEpoch(trx: Trx, cloud: CloudRow, to_change = false): Promise<CloudRow> {
+  const found = trx
     .selectFrom('clouds')
     .selectAll()
     .where('id', '=', cloud.id)
     .where('watch_epoch', '=', cloud.watch_epoch)
-    .forShare()
-    .executeTakeFirst()
+  const row = await (to_change ? found.forNoKeyUpdate() : found.forShare()).executeTakeFirst()
   if (!row) throw new StaleWatcher(`the watch of cloud ${cloud.name} was taken over`)
   return row
 }
@@ -247,11 +246,13 @@ async function bindFound(
   })
 }
 
+/** Machines with our tag and no attempt are listed, and told once; nothing of ours deletes them. */
 async function noteOrphans(store: Store, cloud: CloudRow, machines: readonly Machine[]): Promise<void> {
   await write(store, async (trx) => {
-    await requireEpoch(trx, cloud)
+    await requireEpoch(trx, cloud, true)
+    const found: Machine[] = []
     for (const machine of machines) {
-      await trx
+      const row = await trx
         .insertInto('orphans')
         .values({
           cloud_id: cloud.id,
@@ -264,8 +265,35 @@ async function noteOrphans(store: Store, cloud: CloudRow, machines: readonly Mac
             .columns(['cloud_id', 'provider_id'])
             .doUpdateSet({ last_seen_at: sql<Date>`clock_timestamp()`, raw_state: machine.raw_state }),
         )
-        .execute()
+        .returning(sql<boolean>`xmax = 0`.as('fresh'))
+        .executeTakeFirst()
+      if (row?.fresh) found.push(machine)
     }
+    if (!found.length) return
+    const { sequence, state } = await trx
+      .updateTable('clouds')
+      .set({ sequence: sql<number>`sequence + ${found.length}` })
+      .where('id', '=', cloud.id)
+      .returning(['sequence', 'state'])
+      .executeTakeFirstOrThrow()
+    await recordEvents(
+      trx,
+      found.map((machine, place) => ({
+        project_id: null,
+        resource_type: 'cloud' as const,
+        resource_id: cloud.id,
+        sequence: sequence - found.length + place + 1,
+        type: 'cloud.orphan_found',
+        from: state,
+        to: state,
+        snapshot: { name: cloud.name, provider_id: machine.provider_id, tag: machine.attempt_id },
+        cause: {
+          rule: 'no_attempt_of_ours',
+          reason: 'a machine with our tag that the record does not know; its removal is a person’s decision',
+          evidence: { provider_id: machine.provider_id, raw_state: machine.raw_state },
+        },
+      })),
+    )
   })
 }
 
@@ -366,14 +394,7 @@ export async function noteCloud(
   const recent = before?.last_list_sent_at && found.sent_at.getTime() - before.last_list_sent_at.getTime() < 1_000
   if (before?.state === found.state && recent) return
   await write(store, async (trx) => {
-    const row = await trx
-      .selectFrom('clouds')
-      .selectAll()
-      .where('id', '=', cloud.id)
-      .where('watch_epoch', '=', cloud.watch_epoch)
-      .forNoKeyUpdate()
-      .executeTakeFirst()
-    if (!row) throw new StaleWatcher(`the watch of cloud ${cloud.name} was taken over`)
+    const row = await requireEpoch(trx, cloud, true)
     const changed = row.state !== found.state
     const error = found.error ? { ...found.error, at: found.sent_at.toISOString() } : null
     await trx

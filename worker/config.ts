@@ -25,6 +25,8 @@ export interface Config {
   readonly database_url: string | undefined
   readonly temporal_address: string | undefined
   readonly temporal_namespace: string
+  /** The record was put back from a backup since the last start. */
+  readonly restored: boolean
   readonly log_level: string
 }
 
@@ -86,13 +88,20 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
     )
     .addOption(new Option('--port <port>', 'port of the API').argParser(port))
     .addOption(new Option('--data <folder>', 'data folder'))
+    .addOption(new Option('--restored', 'the record was put back from a backup; for the first start after it'))
   try {
     flags.parse([...args], { from: 'user' })
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'commander.helpDisplayed') process.exit(0)
     throw new ConfigError(oneLine(error))
   }
-  const given = flags.opts<{ role: ProcessRole; engine?: Config['engine']; port?: number; data?: string }>()
+  const given = flags.opts<{
+    role: ProcessRole
+    engine?: Config['engine']
+    port?: number
+    data?: string
+    restored?: true
+  }>()
   try {
     parseAllowList(env.HOLDFAST_HOOK_ALLOW)
   } catch (error) {
@@ -112,6 +121,7 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
     database_url: env.DATABASE_URL,
     temporal_address: env.TEMPORAL_ADDRESS,
     temporal_namespace: env.TEMPORAL_NAMESPACE,
+    restored: given.restored === true,
     log_level: env.HOLDFAST_LOG_LEVEL,
   }
   if (config.role !== 'all' && !config.database_url) {

@@ -7,6 +7,7 @@ import { type Engine, startEngine } from '../embedded/engine.ts'
 import { openStore, type Store } from '../store/database.ts'
 import { createEnvelope, loadMasterKey } from '../store/envelope.ts'
 import { shiftClock } from '../store/housekeeping.ts'
+import { markRestored, readInstallation } from '../store/installation.ts'
 import { migrate } from '../store/migrate.ts'
 import { createToken } from '../store/projects.ts'
 import { buildBundle } from './bundle.ts'
@@ -123,7 +124,14 @@ async function prepareRecord(config: Config, database_url: string, log: Logger):
     const fresh = await isFresh(store).catch((error: Error) => {
       throw new Error(`PostgreSQL cannot be used, see DATABASE_URL: ${error.message || String(error)}`)
     })
+    if (fresh && config.restored)
+      throw new Error('--restored: this database is empty; put the backup back first, then start with it')
     await migrate(store.db)
+    if (config.restored)
+      log.warn(await markRestored(store), 'the record was restored; its open nouns are looked at again')
+    const { automatic_removal } = await readInstallation(store.db)
+    if (!automatic_removal)
+      log.warn('automatic removal is off: no rule deletes a machine until PATCH /api/installation turns it on')
     if (fresh && config.clock_start) await shiftClock(store, config.clock_start.getTime() - Date.now())
     return await firstOperator(config, store)
   } finally {

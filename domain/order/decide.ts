@@ -39,12 +39,16 @@ export function decideOrder(view: OrderView, now: number): OrderDecision {
     create_batches: [...notes.create].map(([batch, entry]) => ({ batch, ...entry })),
     delete_batches,
     due_at,
-    done: isFinal(outcome.state) && !notes.create.size && !delete_batches.length && due_at === null,
+    done:
+      isFinal(outcome.state) && !notes.create.size && !delete_batches.length && due_at === null && !isHeldBack(notes),
   }
 }
 
 const isFinal = (state: OrderState): boolean =>
   state === 'running' || state === 'cancelled' || state === 'terminated' || state === 'failed'
+
+/** Something is to be deleted and may not be: whoever turns automatic removal on wakes the order. */
+const isHeldBack = (notes: Notes): boolean => !notes.view.may_delete && notes.doomed.length > 0
 
 type Outcome = Pick<OrderDecision, 'state' | 'partial' | 'rule' | 'reason' | 'blocker'>
 
@@ -112,7 +116,7 @@ function runOutcome(view: OrderView, notes: Notes): Outcome {
         partial,
         rule: 'items_running',
         reason: `${counts.running} of ${view.items.length} run`,
-        blocker: null,
+        blocker: isHeldBack(notes) ? blocker : null,
       }
     const state = counts.failed > 0 ? 'failed' : 'terminated'
     return { state, partial: false, rule: 'no_item_left', reason: 'none of its instances is left', blocker: null }

@@ -49,7 +49,12 @@ export function undoItem(notes: Notes, item: ItemView): void {
       default:
         if (attempt.provider_id === null) break // lost and settled: watched, but nothing to wait for
         waiting = true
-        if (attempt.state === 'won' && item.instance_state !== 'terminating' && item.instance_state !== 'terminated') {
+        if (
+          notes.view.may_delete &&
+          attempt.state === 'won' &&
+          item.instance_state !== 'terminating' &&
+          item.instance_state !== 'terminated'
+        ) {
           notes.instances.push({
             id: item.instance_id,
             to: 'terminating',
@@ -67,8 +72,17 @@ export function undoItem(notes: Notes, item: ItemView): void {
   else if (item.instance_state !== 'terminated' && item.instance_state !== 'failed') endItem(notes, item, item.state)
 }
 
-/** Groups machines to delete by cloud; what has a batch keeps it. */
+/** Groups machines to delete by cloud; what has a batch keeps it. Where they may not be deleted, that is what blocks. */
 export function assignUndo(notes: Notes): { undo_batch: number; cloud_id: string; count: number }[] {
+  if (!notes.view.may_delete) {
+    if (notes.doomed.length)
+      notes.blockers.unshift({
+        code: 'removal_off',
+        reason: `${notes.doomed.length} of its machines would be deleted by a rule, and automatic removal is off`,
+        next_try_at: null,
+      })
+    return []
+  }
   const batches = new Map<number, { cloud_id: string; count: number }>()
   const add = (undo_batch: number, cloud_id: string): void => {
     const entry = batches.get(undo_batch) ?? { cloud_id, count: 0 }

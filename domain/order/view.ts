@@ -74,6 +74,8 @@ export interface OrderView {
   readonly policy: OrderPolicy
   readonly at_least: number | null
   readonly wish: 'run' | 'cancel' | 'terminate'
+  /** Its machines may be deleted: automatic removal is on, or a person ended the order. */
+  readonly may_delete: boolean
   /** In order of preference. */
   readonly clouds: readonly CloudView[]
   readonly items: readonly ItemView[]

@@ -18,8 +18,10 @@ create table installation (
   schema_version int not null,
   min_compatible int not null,
   clock_offset interval not null default interval '0',
-  -- Off after a restore from backup: machines that look surplus are then a person's decision.
+  -- Off after a restore from backup: machines are then deleted for what a person wished, and for no rule.
   automatic_removal boolean not null default true,
+  restored_at timestamptz, -- real time; null: never
+  sequence int not null default 0,
   created_at timestamptz not null default clock_timestamp()
 );
 

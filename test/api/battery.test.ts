@@ -245,7 +245,9 @@ describe('every route', () => {
       (route) => server.operator.get(ownPath(route), { expect: mineOrGlobal(route) ? 200 : 404 }),
     )
     await forEach(
-      routes.filter((route) => route.method === 'GET' && !/projects|tokens|orphans|grants/.test(route.template)),
+      routes.filter(
+        (route) => route.method === 'GET' && !/projects|tokens|orphans|grants|installation/.test(route.template),
+      ),
       (route) => member.get(ownPath(route), { expect: 200 }),
     )
   })

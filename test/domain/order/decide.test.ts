@@ -345,6 +345,22 @@ describe('backward', () => {
     expect(decision).toMatchObject({ delete_batches: [{ count: 1 }], blocker: { code: 'undo_unconfirmed' } })
   })
 
+  test('where nothing may be deleted by rule, machines stay as they are and the order says what it waits for', () => {
+    const held = { blocker: { code: 'removal_off' }, delete_batches: [], undo: [], instances: [], done: false }
+    const undoing = order([running('a'), running('b')], { wish: 'terminate', may_delete: false })
+    expect(decideOrder(undoing, NOW)).toMatchObject({ state: 'terminating', ...held })
+    const late = item('c', {
+      ...running('c'),
+      open: [...running('c').open, attempt('x', { number: 2, state: 'surplus', provider_id: 'm' })],
+    })
+    const settled = order([late], { state: 'running', may_delete: false })
+    expect(decideOrder(settled, NOW)).toMatchObject({ state: 'running', ...held })
+    expect(decideOrder({ ...settled, may_delete: true }, NOW)).toMatchObject({
+      blocker: null,
+      delete_batches: [{ count: 1 }],
+    })
+  })
+
   test('a late machine of a cancelled order is deleted and the order stays cancelled', () => {
     const late = item('a', {
       state: 'cancelled',
