@@ -39,7 +39,7 @@ export interface AttemptReport {
 }
 
 const HEARTBEAT_MS = 1_000
-const ORDER_ID = /"order_id":"([0-9a-f-]{36})"/
+const ORDER_ID = /"order_id":\s*"([0-9a-f-]{36})"/
 const AWAY_PAUSE_MS = 250
 /** An outcome is kept in hand this long while the record is away; then the attempt counts as unknown. */
 const RECORD_PATIENCE_MS = 20_000

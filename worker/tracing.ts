@@ -1,5 +1,8 @@
 /** Sends traces where OTEL_EXPORTER_OTLP_ENDPOINT says; the SDK is loaded only then. */
+import { setTimeout as delay } from 'node:timers/promises'
 import { first_span } from '../domain/tracing.ts'
+
+const SHUTDOWN_MS = 2_000
 
 /** Starts sending if the environment asks for it; returns what sends the rest and ends it. */
 export async function startTracing(
@@ -33,7 +36,7 @@ export async function startTracing(
   api.trace.setGlobalTracerProvider(provider)
   return async () => {
     // A receiver that is away must not keep the process.
-    await provider.shutdown().catch(() => {})
+    await Promise.race([provider.shutdown().catch(() => {}), delay(SHUTDOWN_MS, undefined, { ref: false })])
     api.trace.disable()
     api.context.disable()
     api.propagation.disable()

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Client, Connection } from '@temporalio/client'
 import { sql } from 'kysely'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
 import { inject } from 'vitest'
 import { startSimulatedCloud } from '../../providers/simulated/server.ts'
 import { createEnvelope, type Envelope } from '../../store/envelope.ts'
@@ -25,6 +25,8 @@ export interface HarnessOptions {
   readonly temporal_address?: string
   /** One that exists, with our search attributes; left out: a fresh one. */
   readonly namespace?: string
+  /** Where the service writes what it does; nowhere unless HOLDFAST_TEST_LOG says a level. */
+  readonly log?: Logger
   /** Figures of Temporal's library, where the test installed it with some. */
   readonly temporal_metrics?: () => Promise<string>
 }
@@ -95,7 +97,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const simulated = await startSimulatedCloud({ port: 0, data })
   const master_key = randomBytes(32)
   const envelope = createEnvelope({ current: { id: 'test', key: master_key } })
-  const log = pino({ level: process.env.HOLDFAST_TEST_LOG ?? 'silent' }, pino.destination(2))
+  const log = options.log ?? pino({ level: process.env.HOLDFAST_TEST_LOG ?? 'silent' }, pino.destination(2))
   const start = (port = 0) =>
     startService({
       role: 'all',
