@@ -104,7 +104,7 @@ async function main(): Promise<number> {
 function tell(): void {
   const lines = [
     `API          ${running!.service.url}`,
-    `OpenAPI      ${running!.service.url}/openapi.json`,
+    `Reference    ${running!.service.url}/docs`,
     `Temporal UI  ${running!.temporal_ui ?? 'none'}`,
     `Token        ${running!.operator_token_file ?? 'HOLDFAST_OPERATOR_TOKEN'}`,
   ]
