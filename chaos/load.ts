@@ -23,7 +23,7 @@ export interface LoadNeeds {
 export interface Load {
   /** Jobs by kind that were begun. */
   readonly begun: Readonly<Record<string, number>>
-  /** Answers 4xx where none was to be expected. */
+  /** Answers 4xx where none was to be expected, and requests that were never answered. */
   readonly refused: readonly string[]
   /** No new jobs; resolves when those begun are over. What then still waits for its end is left standing. */
   stop(): Promise<void>
@@ -181,7 +181,7 @@ export function startLoad({ seed, clients, clouds, subscribers, openOrders, sign
       if (openOrders() > OPEN_ORDERS_MAX) continue
       begun[kind] = (begun[kind] ?? 0) + 1
       const job = work[kind](chanceOf(seed + 7_919 * number), clients[number % clients.length]!)
-        // Unanswered for minutes stands in the notebook; aborted is the end of the run.
+        // Aborted: the end of the run.
         .catch((error: unknown) => void (signal.aborted || refused.push(String(error))))
         .finally(() => jobs.delete(job))
       jobs.add(job)

@@ -207,19 +207,21 @@ function* standOf({ orders, instances, leases, deliveries }: Found): Generator<O
       excused: (moment !== null && !due(moment)) || open_orders.has(row.order_id) || isHeld(row.blocker),
     }
   }
-  // Only the first of each resource can move.
+  // A hook's deliveries are a queue: what is due longest is what must move, and only the first of a resource can.
   const heads = new Map<string, Json>()
   for (const row of deliveries) {
     const place = `${row.hook_id} ${row.resource_type} ${row.resource_id}`
     const head = heads.get(place)
     if (!head || Number(row.sequence) < Number(head.sequence)) heads.set(place, row)
   }
-  for (const row of heads.values())
-    yield {
-      subject: `delivery ${row.id}`,
-      stand: `${row.state} ${row.sends}`,
-      excused: row.state === 'parked' || (row.state === 'waiting' && !due(row.next_attempt_at)),
-    }
+  const oldest = new Map<unknown, Json>()
+  for (const row of heads.values()) {
+    if (row.state === 'parked' || (row.state === 'waiting' && !due(row.next_attempt_at))) continue
+    const before = oldest.get(row.hook_id)
+    if (!before || Number(row.id) < Number(before.id)) oldest.set(row.hook_id, row)
+  }
+  for (const [hook_id, row] of oldest)
+    yield { subject: `hook ${hook_id}`, stand: `delivery ${row.id} ${row.state} ${row.sends}`, excused: false }
 }
 
 /** A blocker with a name and a next try that is not long past. */
