@@ -9,7 +9,7 @@ const TWO_AT_ONCE = 0.2
 /** So many kills come whether or not anything has moved since the one before; the others wait for that. */
 const IN_RECOVERY = 0.25
 const MOVED_TIMEOUT_MS = 30_000
-const RECOVERY_TIMEOUT_MS = 120_000
+const RECOVERY_TIMEOUT_MS = 300_000
 const LOOK_MS = 25
 
 export interface Kill {
