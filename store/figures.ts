@@ -61,7 +61,8 @@ const QUERIES = {
   lateness_seconds: sql<Figure>`
     with acts as (
       select type as kind, late_ms / 1000.0 as late from lease_events
-        where acted_at > record_now() - ${LATENESS_WINDOW_S} * interval '1 s' and late_ms is not null
+        -- Asked once, not for each row.
+        where late_ms is not null and acted_at > (select record_now()) - ${LATENESS_WINDOW_S} * interval '1 s'
       union all
       -- First attempts for healthy hooks; they are sent by real time, their deliveries made by the record's.
       select 'delivery', greatest(0, extract(epoch from
