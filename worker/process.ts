@@ -104,8 +104,7 @@ export async function openProcess(
       log,
       async stop() {
         await service.stop()
-        await engine?.stop()
-        await stopTracing?.()
+        await Promise.all([engine?.stop(), stopTracing?.()])
       },
     }
   } catch (error) {
