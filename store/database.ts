@@ -37,8 +37,12 @@ const IDLE_MS = 8_000
 const RETRIES_MAX = 8
 /** serialization_failure, deadlock_detected */
 const RETRIED = new Set(['40001', '40P01'])
-/** Classes and codes of PostgreSQL and sockets that mean "away", not "wrong". */
-const AWAY = /^(08|57P0|53300|25P0[34])|^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH)$/
+/**
+ * Classes and codes of PostgreSQL and sockets that mean "away", not "wrong": no connection, no room (disk, memory,
+ * connections), going down, out of time, a disk that fails, a server that may only be read.
+ */
+const AWAY =
+  /^(08|53|57P0|58030|25P0[34]|25006)|^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH)$/
 const AWAY_MESSAGE =
   /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable/
 

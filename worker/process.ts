@@ -1,5 +1,5 @@
 /** From a configuration to a running process: engine room, schema, keys, first operator, service. */
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { access, constants, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sql } from 'kysely'
 import { type Logger, pino } from 'pino'
@@ -59,7 +59,7 @@ export async function openProcess(
   tell?: (line: string) => void,
 ): Promise<Running> {
   const log = openLog(config.log_level)
-  await mkdir(config.data, { recursive: true })
+  await requireFolder(config.data)
   const temporal_metrics = installRuntime(log, await freePort())
   const stopTracing = await startTracing(process.env, config.role)
   const bundling = buildBundle()
@@ -110,6 +110,18 @@ export async function openProcess(
   } catch (error) {
     await engine?.stop()
     throw error
+  }
+}
+
+/** The data folder is there and may be written to; rejects with one sentence otherwise. */
+async function requireFolder(data: string): Promise<void> {
+  const run = join(data, 'run')
+  try {
+    await mkdir(run, { recursive: true })
+    await access(run, constants.W_OK)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw new Error(`data folder ${data} cannot be written to (${code}): name another with --data or HOLDFAST_DATA`)
   }
 }
 
