@@ -81,6 +81,8 @@ export function startEngineSide(needs: EngineSideNeeds): EngineSide {
         activities: needs.activities,
         workflowBundle: needs.workflow_bundle,
         ...WORKER_SETTINGS,
+        // A run that another release began and this one cannot follow ends; the record starts it afresh.
+        workflowFailureErrorTypes: { '*': ['NondeterminismError'] },
         ...needs.worker_options,
       })
       const own = new Client({ connection, namespace: needs.namespace })

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { MockActivityEnvironment } from '@temporalio/testing'
 import { sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -45,6 +46,17 @@ const isWoken = (hook_id: string) =>
   )
 
 describe('senders', () => {
+  test('one that is overtaken while it has nothing to send ends by itself', async () => {
+    const epoch = async () =>
+      (await sql<{ epoch: number }>`select epoch from sender_shards where shard = 0`.execute(world.store.db)).rows[0]!
+        .epoch
+    const before = await epoch()
+    const running = new MockActivityEnvironment().run(world.activities.sendShard, 0)
+    await waitFor(async () => (await epoch()) > before, { what: 'the sender to take its shard' })
+    await sql`update sender_shards set epoch = epoch + 1 where shard = 0`.execute(world.store.db)
+    expect(await running).toMatchObject({ sends: 0 })
+  })
+
   test('deliver all events of many resources to many hooks: in order, once, signed', async () => {
     const targets = await Promise.all(Array.from({ length: 6 }, addReceiver))
     const resources = Array.from({ length: 10 }, () => newId())
