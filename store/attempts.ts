@@ -293,8 +293,9 @@ export interface DeleteOutcome {
   readonly error?: AttemptError & { readonly retry_after_ms?: number }
 }
 
-/** A deletion that is not confirmed is asked for again after this long. */
-const UNDO_RETRY_MS = 2_000
+/** A deletion that is not confirmed is asked for again after this long, then after twice as long, up to the most. */
+const UNDO_RETRY_FIRST_MS = 2_000
+const UNDO_RETRY_MAX_MS = 15_000
 
 /**
  * Stores what deletions came to. The instance ends with the machine it was bound to. `by_order`: a step of its order's
@@ -323,11 +324,13 @@ export async function storeGone(
           message: 'the cloud still lists the machine',
           at: new Date().toISOString(),
         }
+        const backoff_ms = Math.min(UNDO_RETRY_MAX_MS, UNDO_RETRY_FIRST_MS * 2 ** attempt.deletes)
         await trx
           .updateTable('launch_attempts')
           .set({
             error: JSON.stringify(kept),
-            next_send_at: sql<Date>`clock_timestamp() + ${retry_after_ms ?? UNDO_RETRY_MS} * interval '1 ms'`,
+            deletes: attempt.deletes + 1,
+            next_send_at: sql<Date>`clock_timestamp() + ${retry_after_ms ?? backoff_ms} * interval '1 ms'`,
           })
           .where('id', '=', attempt.id)
           .execute()

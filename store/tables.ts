@@ -281,6 +281,7 @@ export interface LaunchAttemptsTable {
   cloud_id: string
   batch: number
   undo_batch: number | null
+  deletes: Generated<number>
   state: Generated<'open' | 'sent' | 'won' | 'lost' | 'unknown' | 'surplus'>
   provider_id: string | null
   sends: Generated<number>

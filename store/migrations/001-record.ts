@@ -457,6 +457,7 @@ create table launch_attempts (
   cloud_id uuid not null references clouds,
   batch int not null, -- created together, within the order
   undo_batch int, -- deleted together, within the order
+  deletes int not null default 0, -- asked for without being confirmed
   state text not null default 'open' check (state in ('open', 'sent', 'won', 'lost', 'unknown', 'surplus')),
   provider_id text,
   sends int not null default 0,
