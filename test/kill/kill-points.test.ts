@@ -20,8 +20,8 @@ import type { ChildConfiguration } from './kill-child.ts'
 const CHILD = join(import.meta.dirname, 'kill-child.ts')
 const STORE = join(import.meta.dirname, '../../store')
 /** A life that passes no new point for so long is ended, and the next one has a try. */
-const POINT_TIMEOUT_MS = 20_000
-const SILENT_LIVES_MAX = 4
+const POINT_TIMEOUT_MS = 60_000
+const SILENT_LIVES_MAX = 2
 /** Functions whose commits are not in the way of any request or flow, and where they are killed or repeated instead. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
   wakeAll: 'a new engine: test/flows/engine-loss.test.ts',
