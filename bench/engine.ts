@@ -1,7 +1,7 @@
 /** The floor: what the engine gives with our settings when workflows do next to nothing, and PostgreSQL with one row. */
 import { sql } from 'kysely'
 import { openStore } from '../store/database.ts'
-import { type BenchOptions, type BenchResult, countOf, secondsOf } from './support/bench.ts'
+import { type BenchOptions, type BenchResult, countOf, roundsOf, secondsOf } from './support/bench.ts'
 import { openFloor, type Shape } from './support/floor.ts'
 import { cpuPer, openHouse } from './support/house.ts'
 import { forSeconds, round } from './support/measure.ts'
@@ -17,10 +17,11 @@ export async function engine(options: BenchOptions): Promise<BenchResult> {
   const house = await openHouse()
   try {
     const floor = await openFloor(house)
+    const turns = roundsOf(options, ROUNDS)
     const count = countOf(options, COUNT / ROUNDS, 10)
     const figures: Record<string, { per_second: number; cpu_ms: Record<string, number> }> = {}
     // Twice through all of them, so that a change of the machine's mood shows in none alone.
-    const rounds = Array.from({ length: ROUNDS }, () => SHAPES).flat()
+    const rounds = Array.from({ length: turns }, () => SHAPES).flat()
     const sums = new Map<Shape, { seconds: number; cpu: Record<string, number>[] }>()
     for (const shape of rounds) {
       const before = house.cpu({ worker: floor.pid })
@@ -33,7 +34,7 @@ export async function engine(options: BenchOptions): Promise<BenchResult> {
     for (const [shape, { seconds, cpu }] of sums) {
       const mean = (name: string) => round(cpu.reduce((total, one) => total + one[name]!, 0) / cpu.length)
       const cpu_ms = { server: mean('temporal'), worker: mean('worker') }
-      figures[shape] = { per_second: round((count * ROUNDS) / seconds), cpu_ms }
+      figures[shape] = { per_second: round((count * turns) / seconds), cpu_ms }
     }
     await floor.stop()
     const inserts = await insertsPerSecond(house.database_url, secondsOf(options, INSERT_SECONDS))

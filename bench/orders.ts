@@ -3,7 +3,7 @@
  * is kept from them, then let go at once and settled by a process of role `all`. And at a calm rate: how long from the
  * request to the hook that says `running`.
  */
-import { type BenchOptions, type BenchResult, countOf, Ledger, secondsOf } from './support/bench.ts'
+import { type BenchOptions, type BenchResult, countOf, Ledger, roundsOf, secondsOf } from './support/bench.ts'
 import { type Floor, openFloor } from './support/floor.ts'
 import { countEndedFlows } from './support/flows.ts'
 import { type Api, cpuPer, type House, openHouse, type ServiceProcess, untilHandedOver } from './support/house.ts'
@@ -30,14 +30,15 @@ export async function orders(options: BenchOptions): Promise<BenchResult> {
     const api = house.api(door.url)
     const eager = house.api(service.url)
     await house.cloud(eager, 'bench')
-    await inParallel(WARM_UP, 4, async (index) => void (await order(eager, `warm-${index}`)))
-    ledger.check(await untilSettled(house.store, WARM_UP, SETTLE_TIMEOUT_MS), 'the first orders did not settle')
+    const warm_up = countOf(options, WARM_UP, 5)
+    await inParallel(warm_up, 4, async (index) => void (await order(eager, `warm-${index}`)))
+    ledger.check(await untilSettled(house.store, warm_up, SETTLE_TIMEOUT_MS), 'the first orders did not settle')
 
     const calm = await calmly(eager, secondsOf(options, CALM_SECONDS), ledger)
-    const count = countOf(options, COUNT, 20)
+    const count = countOf(options, COUNT, 10)
     const backlogs: Backlog[] = []
     const floors: number[] = []
-    for (let turn = 0; turn < ROUNDS; turn++) {
+    for (let turn = 0; turn < roundsOf(options, ROUNDS); turn++) {
       floors.push((await floor.run({ shape: 'regular_activity', count, width: WIDTH })).per_second)
       backlogs.push(await backlog(house, { service, floor, api }, count, ledger))
     }

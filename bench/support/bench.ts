@@ -30,6 +30,9 @@ export const secondsOf = (options: BenchOptions, usual: number): number => Math.
 export const countOf = (options: BenchOptions, usual: number, per_second: number): number =>
   options.seconds === undefined ? usual : Math.min(usual, Math.ceil(options.seconds * per_second))
 
+/** How often a measurement is taken: once where shorter parts were asked for. */
+export const roundsOf = (options: BenchOptions, usual: number): number => (options.seconds === undefined ? usual : 1)
+
 /** Collects what does not balance. */
 export class Ledger {
   readonly #faults: string[] = []

@@ -33,7 +33,7 @@ export interface Floor {
 
 const FLOOR_WORKER = fileURLToPath(new URL('./floor-worker.ts', import.meta.url))
 const JOB_TIMEOUT_MS = 300_000
-const WARM_UP = { count: 40, width: 8 }
+const WARM_UP = { count: 20, width: 8 }
 
 /** Starts the floor's process and warms it up; it ends with the house at the latest. */
 export async function openFloor(house: House): Promise<Floor> {

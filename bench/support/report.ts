@@ -6,7 +6,7 @@ import type { BenchResult, Figures } from './bench.ts'
 const STYLE = { head: [], border: [], compact: true }
 
 /** Every number of a result with its path. */
-function* numbersOf(figures: Figures, path: string): Generator<[string, number]> {
+export function* numbersOf(figures: Figures, path: string): Generator<[string, number]> {
   for (const [name, value] of Object.entries(figures)) {
     if (typeof value === 'number') yield [`${path}.${name}`, value]
     else yield* numbersOf(value, `${path}.${name}`)
@@ -16,7 +16,8 @@ function* numbersOf(figures: Figures, path: string): Generator<[string, number]>
 const reaches = (value: number, limit: number, better: Target['better']): boolean =>
   better === 'less' ? value <= limit : value >= limit
 
-function verdict(target: Target, value: number): string {
+/** How a value does against what it must reach and what would lead. */
+export function verdict(target: Target, value: number): string {
   if (target.lead !== undefined && reaches(value, target.lead, target.better)) return 'leads'
   return reaches(value, target.must, target.better) ? 'ok' : 'MISSED'
 }
