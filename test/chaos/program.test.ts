@@ -1,5 +1,5 @@
 /** The program as CI runs it: ten kills, everything at rest, every counter zero, and something really was under way. */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -8,16 +8,29 @@ import { dataFolder, dropFolder, processesOf } from '../kill/server.ts'
 import { waitFor } from '../support/wait-for.ts'
 
 const PROGRAM = join(import.meta.dirname, '../../chaos/main.ts')
-const RUN_TIMEOUT_MS = 400_000
+/** Half a minute of load and kills, then rest; a machine that others use as well takes many times that. */
+const RUN_TIMEOUT_MS = 900_000
 
 let folder: string
+const started: ReturnType<typeof start>[] = []
 beforeEach(async () => {
   folder = await dataFolder()
 })
-afterEach(() => dropFolder(folder))
+afterEach(async () => {
+  // Killed in the middle of its time-out, it would start again what is ended here.
+  for (const { child, ended } of started.splice(0)) {
+    child.kill('SIGKILL')
+    await ended
+  }
+  await dropFolder(folder)
+})
 
 /** Starts the program; all it keeps is in the folder. */
-function start(...flags: string[]) {
+function start(...flags: string[]): {
+  child: ChildProcess
+  said: Record<'stdout' | 'stderr', string>
+  ended: Promise<number | null>
+} {
   const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', PROGRAM, ...flags], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, TMPDIR: folder },
@@ -28,6 +41,7 @@ function start(...flags: string[]) {
       said[name] += text
     })
   const ended = once(child, 'close').then(([code]) => code as number | null)
+  started.push({ child, said, ended })
   return { child, said, ended }
 }
 
