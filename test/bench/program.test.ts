@@ -7,7 +7,7 @@ import { TARGETS } from '../../bench/targets.ts'
 
 const MAIN = join(import.meta.dirname, '../../bench/main.ts')
 const BENCHES = ['engine', 'orders', 'hooks']
-const RUN_TIMEOUT_MS = 240_000
+const RUN_TIMEOUT_MS = 300_000
 
 const run = (...args: string[]) =>
   promisify(execFile)(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN, ...args], {
