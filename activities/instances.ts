@@ -45,6 +45,7 @@ const RECORD_PATIENCE_MS = 30_000
 export function createInstanceActivities({ store, hints, clouds, envelope, installation_id }: InstanceActivitiesNeeds) {
   const send = async (provider: Provider, attempt: AttemptToSend): Promise<SendOutcome> => {
     const signal = AbortSignal.timeout(provider.capabilities.call_timeout_ms)
+    const sent = { attempt_id: attempt.attempt_id, send: attempt.send }
     try {
       const machine = await provider.create(
         {
@@ -58,9 +59,9 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
         },
         signal,
       )
-      return { attempt_id: attempt.attempt_id, machine }
+      return { ...sent, machine }
     } catch (error) {
-      return { attempt_id: attempt.attempt_id, error: attemptError(error, new Date()) }
+      return { ...sent, error: attemptError(error, new Date()) }
     }
   }
 
@@ -69,7 +70,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
     machine: { attempt_id: string; provider_id: string },
     cancelled: AbortSignal,
   ): Promise<DeleteOutcome> => {
-    const give_up_at = Date.now() + DELETE_FOLLOW_MS
+    const give_up_at = performance.now() + DELETE_FOLLOW_MS
     for (let pause_ms = 50; ; pause_ms = Math.min(DELETE_POLL_MS_MAX, pause_ms * 2)) {
       try {
         await provider.delete(machine.provider_id, AbortSignal.timeout(provider.capabilities.call_timeout_ms))
@@ -79,7 +80,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
         const kept = attemptError(error, new Date())
         return { attempt_id: machine.attempt_id, gone_at: null, error: kept }
       }
-      if (Date.now() > give_up_at || cancelled.aborted) return { attempt_id: machine.attempt_id, gone_at: null }
+      if (performance.now() > give_up_at || cancelled.aborted) return { attempt_id: machine.attempt_id, gone_at: null }
       await delay(pause_ms, undefined, { signal: cancelled }).catch(() => {})
     }
   }
@@ -171,7 +172,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
   }
 
   async function stayForWatcher(order_id: string, batch: number, cancelled: AbortSignal): Promise<void> {
-    const until = Date.now() + STAY_MS
+    const until = performance.now() + STAY_MS
     for (;;) {
       const waiting = await store.db
         .selectFrom('launch_attempts')
@@ -183,7 +184,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
         .where('instances.state', '=', 'starting')
         .limit(1)
         .executeTakeFirst()
-      const left_ms = until - Date.now()
+      const left_ms = until - performance.now()
       if (!waiting || left_ms <= 0 || cancelled.aborted) return
       await hints.wait(left_ms, cancelled)
     }
@@ -218,13 +219,13 @@ async function each<T>(running: readonly Promise<T>[], store: (results: T[]) => 
 
 /** What a cloud answered must not be lost because the record is away for a moment. */
 async function patiently(job: () => Promise<void>, cancelled: AbortSignal): Promise<void> {
-  const until = Date.now() + RECORD_PATIENCE_MS
+  const until = performance.now() + RECORD_PATIENCE_MS
   for (let pause_ms = 100; ; pause_ms = Math.min(2_000, pause_ms * 2)) {
     try {
       await job()
       return
     } catch (error) {
-      if (!isAway(error) || Date.now() > until || cancelled.aborted) throw error
+      if (!isAway(error) || performance.now() > until || cancelled.aborted) throw error
       await delay(pause_ms)
     }
   }

@@ -22,6 +22,8 @@ export interface CloudTraits {
 /** One machine to ask for. */
 export interface AttemptToSend {
   readonly attempt_id: string
+  /** Number of this send of it. */
+  readonly send: number
   readonly name: string
   readonly size: string
   readonly image: string
@@ -51,7 +53,7 @@ export function markSent(store: Store, order_id: string, batch: number, traits: 
         .execute()
     }
     const resendable = traits.idempotency_tokens ? ['open', 'sent', 'unknown'] : ['open']
-    const { rows } = await sql<{ attempt_id: string; name: string }>`
+    const { rows } = await sql<{ attempt_id: string; send: number; name: string }>`
       update launch_attempts set state = 'sent', sends = sends + 1, sent_at = clock_timestamp(), next_send_at = null,
         settle_at = clock_timestamp() + ${traits.call_timeout_ms + traits.settle_ms} * interval '1 ms'
       from (
@@ -59,7 +61,8 @@ export function markSent(store: Store, order_id: string, batch: number, traits: 
         where attempt.order_id = ${order_id} and attempt.batch = ${batch} and attempt.state = any(${resendable}::text[])
           and coalesce(attempt.next_send_at, '-infinity') <= clock_timestamp() and instance.wish <> 'terminate'
         order by attempt.id for no key update of attempt
-      ) due where launch_attempts.id = due.id returning launch_attempts.id as attempt_id, due.name`.execute(trx)
+      ) due where launch_attempts.id = due.id returning launch_attempts.id as attempt_id,
+        launch_attempts.sends as send, due.name`.execute(trx)
     if (rows.length) await attend(trx, order_id, traits.call_timeout_ms)
     return rows.map((row) => ({
       ...row,
@@ -78,6 +81,7 @@ const attend = (trx: Trx, order_id: string, ms: number) =>
 
 export interface SendOutcome {
   readonly attempt_id: string
+  readonly send: number
   /** The machine the cloud acknowledged. */
   readonly machine?: Machine
   readonly error?: AttemptError & { readonly retry_after_ms?: number }
@@ -87,7 +91,10 @@ export interface SendOutcome {
 const BACKOFF_FIRST_MS = 500
 const BACKOFF_MAX_MS = 10_000
 
-/** Stores what a batch of creates was answered. An answer counts whenever it comes, also after the attempt was given up. */
+/**
+ * Stores what a batch of creates was answered. A machine counts whenever it is told of, also after the attempt was given
+ * up; an error only while its send is the last one, since what another send comes to is not known by it.
+ */
 export async function storeOutcomes(store: Store, order_id: string, outcomes: readonly SendOutcome[]): Promise<void> {
   if (!outcomes.length) return
   await write(store, async (trx) => {
@@ -102,7 +109,8 @@ export async function storeOutcomes(store: Store, order_id: string, outcomes: re
       const attempt = attempts.get(outcome.attempt_id)
       if (!attempt) continue
       if (outcome.machine) acknowledged.push({ attempt, machine: outcome.machine, how: 'create_acknowledged' })
-      else if (outcome.error && attempt.state === 'sent') await storeError(trx, attempt, outcome.error)
+      else if (outcome.error && attempt.state === 'sent' && attempt.sends === outcome.send)
+        await storeError(trx, attempt, outcome.error)
     }
     await bindMachines(trx, order, acknowledged)
     await attend(trx, order_id, ATTENDED_MS)
