@@ -15,8 +15,9 @@ export interface LoadNeeds {
   readonly clients: readonly Client[]
   readonly clouds: Clouds
   readonly subscribers: Subscribers
-  /** So many orders are on their way: new ones wait while there are too many. */
+  /** New work waits while more than enough is open. */
   readonly openOrders: () => number
+  readonly openDeliveries: () => number
   readonly signal: AbortSignal
 }
 
@@ -31,6 +32,7 @@ export interface Load {
 
 const MEAN_GAP_MS = 400
 const OPEN_ORDERS_MAX = 40
+const OPEN_DELIVERIES_MAX = 1_000
 const STANDING_MAX = 12
 const HOUR_MS = 3_600_000
 /** Kinds of jobs, each as often as it stands here. */
@@ -46,7 +48,7 @@ const COUNTS = [1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6, 8, 10]
 
 type Fields = Readonly<Record<string, unknown>>
 
-export function startLoad({ seed, clients, clouds, subscribers, openOrders, signal }: LoadNeeds): Load {
+export function startLoad({ seed, clients, clouds, subscribers, openOrders, openDeliveries, signal }: LoadNeeds): Load {
   const chance = chanceOf(seed)
   const stopping = new AbortController()
   const over = AbortSignal.any([signal, stopping.signal])
@@ -178,7 +180,7 @@ export function startLoad({ seed, clients, clouds, subscribers, openOrders, sign
   const arriving = (async () => {
     for (let number = 1; await pass(-Math.log(1 - chance.next()) * MEAN_GAP_MS); number++) {
       const kind = chance.pick(KINDS)
-      if (openOrders() > OPEN_ORDERS_MAX) continue
+      if (openOrders() > OPEN_ORDERS_MAX || openDeliveries() > OPEN_DELIVERIES_MAX) continue
       begun[kind] = (begun[kind] ?? 0) + 1
       const job = work[kind](chanceOf(seed + 7_919 * number), clients[number % clients.length]!)
         // Aborted: the end of the run.

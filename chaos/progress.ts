@@ -29,6 +29,7 @@ interface Open {
 
 export interface Progress {
   readonly openOrders: () => number
+  readonly openDeliveries: () => number
   /** Events seen so far. */
   readonly events: () => number
   /** What stood still for a minute while all kinds of processes were there, with the proof. */
@@ -50,6 +51,7 @@ export function watchProgress(client: Client, healthy: () => boolean, signal: Ab
   const still = new Map<string, { stand: string; since_ms: number }>()
   let healthy_ms = 0
   let open_orders = 0
+  let open_deliveries = 0
   let events = 0
 
   const pause = (ms: number) => delay(ms, undefined, { signal: over }).catch(() => {})
@@ -98,6 +100,7 @@ export function watchProgress(client: Client, healthy: () => boolean, signal: Ab
   async function sample(): Promise<void> {
     const found = await readOpen()
     if (!found) return
+    open_deliveries = found.deliveries.length
     const open = [...standOf(found)]
     const known = new Set(open.map(({ subject }) => subject))
     for (const subject of still.keys()) if (!known.has(subject)) still.delete(subject)
@@ -145,6 +148,7 @@ export function watchProgress(client: Client, healthy: () => boolean, signal: Ab
 
   return {
     openOrders: () => open_orders,
+    openDeliveries: () => open_deliveries,
     events: () => events,
     stuck,
     after: (since_ms) => new Promise((resolve) => waiting.add({ since_ms, resolve })),

@@ -76,8 +76,8 @@ async function runIn(house: House, subscribers: Subscribers, options: RunOptions
   for (const sort of ['steady', 'filtered', 'flaky'] as const) await subscribers.subscribe(clients[0]!, sort)
 
   const progress = watchProgress(openClient(house.api_urls, token, notebook, signal), house.healthy, signal)
-  const { openOrders } = progress
-  const load = startLoad({ seed: seed + 3, clients, clouds, subscribers, openOrders, signal })
+  const { openOrders, openDeliveries } = progress
+  const load = startLoad({ seed: seed + 3, clients, clouds, subscribers, openOrders, openDeliveries, signal })
   say('everything is up; load begins')
   await delay(WARM_UP_MS, undefined, { signal })
   const names = house.names.filter((name) => options.processes.includes(kindOf(name)))
