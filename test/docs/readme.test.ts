@@ -73,8 +73,8 @@ until grep -q '"ready":true' ${folder}/said-${number}; do kill -0 $! || { cat ${
   expect(`${said.slice(-3_000)}\nexit ${code}`).toMatch(/all commands ran\s+(.|\s)*exit 0$/)
 }, 600_000)
 
-/** A newcomer's: nothing of the test run's own. */
+/** A newcomer's: nothing of the test run's own; whom the machine trusts stays. */
 function environment(): NodeJS.ProcessEnv {
-  const own = /^(HOLDFAST_|VITEST|NODE_|npm_|DATABASE_URL|TEMPORAL_(ADDRESS|NAMESPACE))/
+  const own = /^(HOLDFAST_|VITEST|NODE_(?!EXTRA_CA_CERTS$)|npm_|DATABASE_URL|TEMPORAL_(ADDRESS|NAMESPACE))/
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !own.test(name)))
 }
