@@ -99,13 +99,13 @@ export function createDeliveryActivities(needs: DeliveryActivitiesNeeds) {
         if ('skipped' in claim) return { delivery_id, outcome: 'not_sent', state: claim.skipped }
         const result = await send(claim.head, signal)
         const outcome = { claimed: claim.head, result, random: Math.random() }
-        const patience_until = Date.now() + RECORD_PATIENCE_MS
+        const patience_until = performance.now() + RECORD_PATIENCE_MS
         for (;;) {
           try {
             const stored = await write(store, (trx) => storeOutcomes(trx, [outcome]))
             return { delivery_id, outcome: result.outcome, state: stored.get(delivery_id) ?? 'overtaken' }
           } catch (error) {
-            if (!isAway(error) || signal.aborted || Date.now() > patience_until) throw error
+            if (!isAway(error) || signal.aborted || performance.now() > patience_until) throw error
             await delay(AWAY_PAUSE_MS)
           }
         }

@@ -95,9 +95,9 @@ export async function sendShard(
     }
     // What is in flight may end; the rest is given up, that is: handed back as unknown. If the record is away as well,
     // the next epoch settles it.
-    const deadline = Date.now() + limits.drain_ms
-    while (in_flight > 0 && !outcomes.failure() && Date.now() < deadline + GIVE_UP_MS) {
-      if (Date.now() > deadline) give_up.abort()
+    const deadline = performance.now() + limits.drain_ms
+    while (in_flight > 0 && !outcomes.failure() && performance.now() < deadline + GIVE_UP_MS) {
+      if (performance.now() > deadline) give_up.abort()
       await delay(DRAIN_LOOK_MS)
     }
     if (outcomes.failure()) throw outcomes.failure()
@@ -156,17 +156,17 @@ async function listen(hints: Hints, bell: Bell, signal: AbortSignal, stopped: ()
 
 /** Beside the claims: wakes lanes that have something new, settles what was left over; ends a sender that was overtaken. */
 async function sweep(store: Store, shard: number, epoch: number, over: Stopper): Promise<void> {
-  let tidy_at = Date.now() + TIDY_EVERY_MS
-  let look_at = Date.now() + HELD_EVERY_MS
+  let tidy_at = performance.now() + TIDY_EVERY_MS
+  let look_at = performance.now() + HELD_EVERY_MS
   while (!over.stopped()) {
     try {
-      if (Date.now() > look_at) {
-        look_at = Date.now() + HELD_EVERY_MS
+      if (performance.now() > look_at) {
+        look_at = performance.now() + HELD_EVERY_MS
         if (!(await holdsShard(store.db, shard, epoch))) return over.stop()
       }
       await wakeLanes(store, shard)
-      if (Date.now() > tidy_at) {
-        tidy_at = Date.now() + TIDY_EVERY_MS
+      if (performance.now() > tidy_at) {
+        tidy_at = performance.now() + TIDY_EVERY_MS
         await tidyShard(store, shard, epoch)
       }
     } catch {

@@ -35,7 +35,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
   /** One complete look at a cloud. Returns how long it took. */
   const look = async (cloud: CloudRow, provider: Provider, signal: AbortSignal): Promise<number> => {
     const sent_at = await realNow(store.db)
-    const begun_at = Date.now()
+    const begun_at = performance.now()
     const seen: string[] = []
     let cursor: string | null = null
     for (let page = 0; page < PAGES_MAX; page++) {
@@ -50,7 +50,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
       if (next === null) break
       cursor = next
     }
-    const took_ms = Date.now() - begun_at
+    const took_ms = Math.round(performance.now() - begun_at)
     await noteCloud(store, cloud, { state: 'ok', sent_at, took_ms })
     const absent = await countAbsent(store, cloud, seen, sent_at, provider.capabilities.list_lag_ms)
     const missing: { id: string; provider_id: string }[] = []
@@ -67,13 +67,13 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
     async watchCloud(cloud_name: string): Promise<boolean> {
       const cancelled = cancellationSignal()
       const stop = beat()
-      const until = Date.now() + RUN_MS
+      const until = performance.now() + RUN_MS
       try {
         const cloud = await beginWatch(store, cloud_name)
         if (!cloud) return false
         const provider = await clouds.provider(cloud)
-        while (Date.now() < until && !cancelled.aborted) {
-          const begun_at = Date.now()
+        while (performance.now() < until && !cancelled.aborted) {
+          const begun_at = performance.now()
           const outcome = await tryLook(cloud, provider, cancelled)
           await pause(cloud, provider, begun_at, outcome, cancelled)
         }
@@ -129,7 +129,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
             : load.alive
               ? PERIOD_MS.calm
               : PERIOD_MS.empty
-      const left_ms = begun_at + Math.max(gap_ms, period_ms) - Date.now()
+      const left_ms = begun_at + Math.max(gap_ms, period_ms) - performance.now()
       if (left_ms <= 0 || cancelled.aborted) return
       await hints.wait(left_ms, cancelled)
     }

@@ -212,6 +212,7 @@ export interface InstallationTable {
   clock_offset: Generated<string>
   automatic_removal: Generated<boolean>
   restored_at: Date | null
+  clock_seen_at: Generated<Date>
   sequence: Generated<number>
   created_at: Generated<Date>
 }

@@ -14,6 +14,7 @@ import {
   senderWorkflowId,
   type WorkflowId,
 } from '../domain/workflow-ids.ts'
+import { watchClock } from '../store/clock.ts'
 import type { Store } from '../store/database.ts'
 import { wakeAll } from '../store/housekeeping.ts'
 
@@ -32,6 +33,9 @@ export interface KeeperNeeds {
 
 /** One round. Throws `unavailable` where the namespace belongs to another installation. */
 export async function keepEngine({ store, client, task_queue, installation_id, log }: KeeperNeeds): Promise<void> {
+  const set_back_ms = await watchClock(store)
+  if (set_back_ms)
+    log.warn({ set_back_ms }, "PostgreSQL's clock was set back; what was about to happen goes on by the new one")
   await client.withDeadline(Date.now() + CALL_TIMEOUT_MS, async () => {
     const owner = await ownerOfNamespace(client)
     if (owner === null) {

@@ -21,6 +21,7 @@ create table installation (
   -- Off after a restore from backup: machines are then deleted for what a person wished, and for no rule.
   automatic_removal boolean not null default true,
   restored_at timestamptz, -- real time; null: never
+  clock_seen_at timestamptz not null default clock_timestamp(), -- real time never was before it, unless it was set back
   sequence int not null default 0,
   created_at timestamptz not null default clock_timestamp()
 );

@@ -1,0 +1,64 @@
+/**
+ * The host's clock may be set back under a running record. Deadlines that people named are meant by the clock and stay;
+ * what was "now" or "in two seconds" would lie an hour ahead, and is moved back by as much.
+ */
+import { sql } from 'kysely'
+import { type Store, write } from './database.ts'
+import { wakeOpen } from './housekeeping.ts'
+
+/** Less than this is the usual correction of a clock, and as long as a retry at most. */
+const JUMP_S = 5
+
+/**
+ * Remembers the real time; where it lies behind what was remembered, mends the record. Returns by how many ms the clock
+ * was set back, 0 as a rule. Called by every worker all the time.
+ */
+export async function watchClock(store: Store): Promise<number> {
+  const { rows } = await sql<{ behind: boolean; old: boolean }>`
+    select clock_seen_at > clock_timestamp() + ${JUMP_S} * interval '1 s' as behind,
+      clock_seen_at < clock_timestamp() - ${JUMP_S} * interval '1 s' as old from installation`.execute(store.db)
+  const { behind, old } = rows[0]!
+  if (behind) return mendClock(store)
+  if (old)
+    await sql`update installation set clock_seen_at = clock_timestamp() where clock_seen_at < clock_timestamp()`.execute(
+      store.db,
+    )
+  return 0
+}
+
+function mendClock(store: Store): Promise<number> {
+  return write(store, async (trx) => {
+    const { rows } = await sql<{ ms: number }>`
+      with seen as (select clock_seen_at from installation for update)
+      update installation set clock_seen_at = clock_timestamp() from seen
+      where seen.clock_seen_at > clock_timestamp() + ${JUMP_S} * interval '1 s'
+      returning (extract(epoch from seen.clock_seen_at - clock_timestamp()) * 1000)::float8 as ms`.execute(trx)
+    const ms = rows[0]?.ms
+    if (ms === undefined) return 0 // another worker was faster
+    const back = sql`${ms} * interval '1 ms'`
+    const past = sql`clock_timestamp()`
+    await sql`update outbox set not_before = ${past} where not_before > ${past}`.execute(trx)
+    // When something was last seen or changed: newer observations must count again.
+    await sql`
+      update instances set changed_at = least(changed_at, ${past}), acknowledged_at = least(acknowledged_at, ${past})
+      where changed_at > ${past} or acknowledged_at > ${past}`.execute(trx)
+    await sql`update clouds set last_list_sent_at = ${past} where last_list_sent_at > ${past}`.execute(trx)
+    // Pauses go on for what is left of them.
+    await sql`
+      update launch_attempts set sent_at = least(sent_at, ${past}), settle_at = settle_at - ${back},
+        next_send_at = next_send_at - ${back}
+      where gone_at is null and (sent_at > ${past} or settle_at > ${past} or next_send_at > ${past})`.execute(trx)
+    await sql`update items set next_attempt_at = next_attempt_at - ${back} where next_attempt_at > ${past}`.execute(trx)
+    await sql`
+      update deliveries set next_attempt_at = next_attempt_at - ${back}
+      where state in ('pending', 'waiting', 'parked') and next_attempt_at > record_now()`.execute(trx)
+    // Who attends to something is asked again; every plan sets its own next moment anew.
+    await sql`update launch_orders set attended_until = null where attended_until > ${past}`.execute(trx)
+    await sql`update leases set attended_until = null where attended_until > ${past}`.execute(trx)
+    await sql`update instances set attended_until = null where attended_until > ${past}`.execute(trx)
+    await sql`update hooks set attended_until = null where attended_until > ${past}`.execute(trx)
+    await sql`update hooks set paused_until = paused_until - ${back} where paused_until > record_now()`.execute(trx)
+    await wakeOpen(trx)
+    return Math.round(ms)
+  })
+}
