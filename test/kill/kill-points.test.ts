@@ -26,6 +26,7 @@ const SILENT_LIVES_MAX = 2
 const ELSEWHERE: Readonly<Record<string, string>> = {
   wakeAll: 'a new engine: test/flows/engine-loss.test.ts',
   shiftClock: 'only tests shift the clock',
+  mendClock: 'a clock set back, one transaction: test/flows/clock-back.test.ts',
   markRestored: 'the first start after a restore, one transaction: test/flows/restore.test.ts',
   ensureDefaultIdentity: 'the start without tokens: test/kill/edges.test.ts',
 }

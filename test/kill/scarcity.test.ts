@@ -24,6 +24,8 @@ import {
 const OUTAGE_TIMEOUT_MS = 60_000
 const SETTLE_TIMEOUT_MS = 90_000
 const REQUEST_TIMEOUT_MS = 30_000
+/** Just enough for a start. */
+const LITTLE_HEAP_MIB = 96
 /** Machines of an order that fills the disk with others. */
 const PIECE = 40
 /** PostgreSQL fresh from its making takes some 60 MiB, Temporal's file few. */
@@ -230,4 +232,47 @@ test('a data folder that cannot be made is one line and exit 1', async () => {
   expect(refusals(end.stderr)).toEqual([
     'holdfast: data folder /dev/null/holdfast cannot be written to (ENOTDIR): name another with --data or HOLDFAST_DATA',
   ])
+})
+
+describe('with little memory', { timeout: 240_000 }, () => {
+  let data: string
+  let port: number
+  let server: ServerProcess
+  const start = async (environment: Record<string, string> = {}) => {
+    server = await startServer({ arguments: ['--port', String(port), '--data', data], environment })
+  }
+  beforeAll(async () => {
+    ;[data, port] = [await dataFolder(), await freePort()]
+  })
+  afterAll(() => dropFolder(data, server))
+
+  test('a process that dies of it loses nothing: the next one takes up what it left', async () => {
+    await start({ NODE_OPTIONS: `--max-old-space-size=${LITTLE_HEAP_MIB}` })
+    const client = await openClient(() => server.url, data, 'memory')
+    const accepted: string[] = []
+    let over = false
+    const ended = server.ended.finally(() => {
+      over = true
+    })
+    for (let round = 0; !over; round++) {
+      expect(round, 'the process to run out of memory').toBeLessThan(20)
+      const order = await client.order(`order-${round}`, 20).catch(() => null)
+      if (order?.status === 202) accepted.push(await idOf(order))
+      // As large as a body may be, as many as it takes.
+      const large = { name: 'web', count: 1, size: 'small', image: 'debian', extra: { fill: 'x'.repeat(1_000_000) } }
+      const answers = await Promise.all(
+        Array.from({ length: 200 }, () => client.send('POST', '/api/launch-orders', large).catch(() => null)),
+      )
+      for (const answer of answers) if (answer) expect(answer.status).toBeLessThan(500)
+    }
+    const end = await ended
+    expect(end.signal ?? end.code).toMatch(/SIGABRT|SIGKILL/)
+    expect(end.stderr).toContain('heap out of memory')
+    expect(accepted.length).toBeGreaterThan(0)
+    await start()
+    await Promise.all(accepted.map((id) => client.untilRunning(id)))
+    server.kill('SIGTERM')
+    expect(await server.ended).toMatchObject({ code: 0 })
+    expect(await processesOf(data)).toEqual([])
+  })
 })
