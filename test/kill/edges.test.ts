@@ -194,6 +194,29 @@ describe('beside a given PostgreSQL and Temporal', () => {
     }
   })
 
+  test('one that was put back from a backup is marked so at the start that says it, and only there', async () => {
+    const installation = () => fresh.store.db.selectFrom('installation').selectAll().executeTakeFirstOrThrow()
+    const startAndEnd = async (...flags: string[]) => {
+      const server = await startServer({
+        arguments: ['--role', 'api', '--port', '0', '--data', data, ...flags],
+        environment,
+      })
+      server.kill('SIGTERM')
+      const { code, stderr } = await server.ended
+      expect(code).toBe(0)
+      expect(stderr).toMatch(/automatic removal is off: .*PATCH \/api\/installation/)
+    }
+    try {
+      await startAndEnd('--restored')
+      const marked = await installation()
+      expect(marked).toMatchObject({ automatic_removal: false, restored_at: expect.any(Date) })
+      await startAndEnd()
+      expect(await installation()).toEqual(marked)
+    } finally {
+      await fresh.store.db.updateTable('installation').set({ automatic_removal: true }).execute()
+    }
+  })
+
   test('a Temporal namespace of another installation is refused', async () => {
     const namespace = await freshNamespace()
     const connection = await Connection.connect({ address: inject('temporal_address') })
