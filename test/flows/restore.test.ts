@@ -122,7 +122,8 @@ test('the record of a while ago is put back: nothing is deleted by itself, and e
 
   // Before the backup.
   const [kept, ended, dying] = [await order('kept', { count: 2 }), await order('ended'), await order('dying')]
-  await Promise.all([kept, ended, dying].map(untilRunning))
+  const spared = await order('spared')
+  await Promise.all([kept, ended, dying, spared].map(untilRunning))
   const kept_machines = await machinesOf(kept)
   await full.control.fault({ match: { verb: 'create' }, times: 1, effect: { kind: 'error', class: 'capacity' } })
   const refused = await order('refused', { clouds: ['full', 'drill'] })
@@ -157,6 +158,13 @@ test('the record of a while ago is put back: nothing is deleted by itself, and e
   await untilOrder(project.api, ended.id, ['terminated'])
   const [dying_machine] = await machinesOf(dying)
   await cloud.control.fate(dying_machine!, 'vanish')
+  // A person ends an instance, and the cloud does not get round to it before the record is put back.
+  const [spared_instance] = await instancesOf(project.api, spared.id)
+  const machine_id = spared_instance!.provider_id!
+  const refusing = { match: { verb: 'delete', machine_id }, effect: { kind: 'error', class: 'unavailable' } } as const
+  await cloud.control.fault(refusing)
+  await project.api.post(`/api/instances/${spared_instance!.id}/actions`, { action: 'terminate' })
+  await waitFor(async () => (await deleted(cloud)).includes(machine_id), wait('the deletion to be asked for'))
   await h.operator.patch('/api/clouds/full', { allocation: 5 })
   await untilRunning(queued)
   const queued_machines = await machinesOf(queued)
@@ -186,6 +194,7 @@ test('the record of a while ago is put back: nothing is deleted by itself, and e
       AbortSignal.timeout(5_000),
     )
   const deleted_before = await deleted(cloud)
+  await cloud.control.noFaults()
 
   // Put back, and started as documented.
   await copyDatabase(backup, database)
@@ -254,6 +263,9 @@ test('the record of a while ago is put back: nothing is deleted by itself, and e
   for (const id of [...deleted_before, ...kept_machines]) by_rule.delete(id)
   expect([...by_rule]).toEqual([])
   expect(await alive(cloud)).toEqual(expect.arrayContaining([...extended_machines, ...fresh_machines]))
+  // A wish of the lost time is none, though the engine had a flow for it.
+  expect(await alive(cloud)).toContain(machine_id)
+  expect((await getInstance(project.api, spared_instance!.id)).state).toBe('running')
   expect(await alive(full)).toEqual(expect.arrayContaining([surplus.provider_id, ...queued_machines]))
 
   // Turned on again, what the record owns and does not need goes; what it does not know stays.
