@@ -58,7 +58,10 @@ function siteOf(stack: string): string {
   const first = frames.findIndex((frame) => frame !== 'builder')
   if (first < 0) return 'unknown'
   const boundary = frames.indexOf('builder', first)
-  const inside = frames[(boundary < 0 ? first + 1 : boundary) - 1]!
+  const own = frames.slice(first, boundary < 0 ? first + 1 : boundary)
+  // Changes with an idempotency key share one transaction function; they are told apart by what they do in it.
+  const inside =
+    own.findLast((frame) => frame.startsWith('store/') && !frame.includes('/idempotency.ts')) ?? own.at(-1)!
   const outside = boundary < 0 ? undefined : frames.slice(boundary).find((frame) => frame !== 'builder')
   return [...new Set([inside, ...(outside?.startsWith('store/') ? [outside] : [])])].join(' for ')
 }

@@ -25,6 +25,8 @@ const SILENT_LIVES_MAX = 2
 /** Functions whose commits are not in the way of any request or flow, and where they are killed or repeated instead. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
   wakeAll: 'a new engine: test/flows/engine-loss.test.ts',
+  changeOnce: 'named by what it does for whom',
+  createToken: 'the command line, one transaction',
   shiftClock: 'only tests shift the clock',
   mendClock: 'a clock set back, one transaction: test/flows/clock-back.test.ts',
   markRestored: 'the first start after a restore, one transaction: test/flows/restore.test.ts',
