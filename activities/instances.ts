@@ -186,7 +186,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
         .executeTakeFirst()
       const left_ms = until - performance.now()
       if (!waiting || left_ms <= 0 || cancelled.aborted) return
-      await hints.wait(left_ms, cancelled)
+      await hints.wait(['watched'], left_ms, cancelled)
     }
   }
 }

@@ -131,7 +131,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
               : PERIOD_MS.empty
       const left_ms = begun_at + Math.max(gap_ms, period_ms) - performance.now()
       if (left_ms <= 0 || cancelled.aborted) return
-      await hints.wait(left_ms, cancelled)
+      await hints.wait(['machines'], left_ms, cancelled)
     }
   }
 }

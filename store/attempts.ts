@@ -6,7 +6,7 @@ import { sql } from 'kysely'
 import type { Machine } from '../domain/machine.ts'
 import type { AttemptError, Cause } from '../domain/record.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
-import { type Store, type Trx, write } from './database.ts'
+import { leave, type Store, type Trx, write } from './database.ts'
 import { recordEvents } from './events.ts'
 import { changeInstances, type InstanceChange } from './instances.ts'
 import { lockOrder } from './orders.ts'
@@ -64,6 +64,7 @@ export function markSent(store: Store, order_id: string, batch: number, traits: 
       ) due where launch_attempts.id = due.id returning launch_attempts.id as attempt_id,
         launch_attempts.sends as send, due.name`.execute(trx)
     if (rows.length) await attend(trx, order_id, traits.call_timeout_ms)
+    leave(trx, 'machines')
     return rows.map((row) => ({
       ...row,
       size: order.size,
@@ -113,6 +114,7 @@ export async function storeOutcomes(store: Store, order_id: string, outcomes: re
         await storeError(trx, attempt, outcome.error)
     }
     await bindMachines(trx, order, acknowledged)
+    leave(trx, 'machines')
     await attend(trx, order_id, ATTENDED_MS)
     await wake(trx, [
       {

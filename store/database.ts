@@ -1,10 +1,11 @@
 /**
  * Connections to the record and the one place where transactions are run, retried and announced.
  *
- * Every write goes through `write()`: it retries serialisation failures and deadlocks, and after the commit gives a
- * hint to all processes ("something is new") so that relay, senders and readers look at once. Hints may be lost: each
+ * Every write goes through `write()`: it retries serialisation failures and deadlocks, and after the commit gives hints
+ * to all processes about what it left for them, so that relay, senders and watchers look at once. Hints may be lost: each
  * of them also looks by itself now and then.
  */
+import { createHash } from 'node:crypto'
 import { Socket } from 'node:net'
 import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
 import pg from 'pg'
@@ -17,11 +18,15 @@ pg.types.setTypeParser(pg.types.builtins.INT8, Number)
 export type Trx = Transaction<Tables>
 type Reader = Kysely<Tables>
 
+/** What a commit leaves for others: wakes, events, deliveries that are due again, machines to look for, machines seen. */
+export const TOPICS = ['outbox', 'events', 'deliveries', 'machines', 'watched', 'stamped'] as const
+export type Topic = (typeof TOPICS)[number]
+
 /** The record as the rest of the program holds it. */
 export interface Store {
   readonly db: Kysely<Tables>
-  /** Called after each commit that may have left something for relay, senders or readers. */
-  onCommit: () => void
+  /** Called after each commit that left something for others, with what it is about. */
+  onCommit: (topics: readonly Topic[]) => void
   /** New orders are left to the process that accepted them for so long before any relay takes them up. */
   hand_over_after_ms: number
   close(): Promise<void>
@@ -44,7 +49,7 @@ const RETRIED = new Set(['40001', '40P01'])
 const AWAY =
   /^(08|53|57P0|58030|25P0[34]|25006)|^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH)$/
 const AWAY_MESSAGE =
-  /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable/
+  /cached plan must not change|Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable/
 
 /** Opens a pool on the record. `size` is the number of connections at most. */
 export function openStore(
@@ -52,6 +57,7 @@ export function openStore(
   options: { size?: number; onError?: (error: Error) => void } = {},
 ): Store {
   const pool = new pg.Pool({
+    Client: PreparingClient,
     connectionString: database_url,
     max: options.size ?? 10,
     connectionTimeoutMillis: 3_000,
@@ -65,6 +71,38 @@ export function openStore(
   pool.on('connect', (client) => client.on('error', report))
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
   return { db, onCommit: () => {}, hand_over_after_ms: 0, close: () => db.destroy() }
+}
+
+/** Longer statements come in too many lengths to be kept. */
+const PREPARED_PARAMETERS_MAX = 40
+/** feature_not_supported: a migration changed what a prepared statement gives. */
+const OUTDATED_PLAN = '0A000'
+
+/**
+ * Statements with parameters are prepared, once a connection: planning them anew costs more than running them. Named by
+ * their text, so that the same one is the same everywhere. One that a migration outdated ends its connection.
+ */
+class PreparingClient extends pg.Client {
+  // biome-ignore lint/suspicious/noExplicitAny: one of many overloads, passed through
+  override query(text: any, values?: any, callback?: any): any {
+    if (typeof text !== 'string' || !Array.isArray(values) || !values.length || callback)
+      return super.query(text, values, callback)
+    if (values.length > PREPARED_PARAMETERS_MAX) return super.query(text, values)
+    return super.query({ name: nameOf(text), text, values }).catch((error: unknown) => {
+      if (codeOf(error) === OUTDATED_PLAN) void this.end()
+      throw error
+    })
+  }
+}
+
+const names = new Map<string, string>()
+function nameOf(text: string): string {
+  let name = names.get(text)
+  if (name === undefined) {
+    name = createHash('sha1').update(text).digest('base64url')
+    names.set(text, name)
+  }
+  return name
 }
 
 /** A socket that breaks when an answer does not come; it works below TLS as well. */
@@ -82,12 +120,24 @@ export class Overtaken extends Error {
   readonly code = '40001'
 }
 
-/** One transaction, with retries; the hint follows the commit. `job` must be safe to run again from its beginning. */
+/** What each open transaction leaves for others. */
+const left = new WeakMap<Reader, Set<Topic>>()
+
+/** Notes that a transaction leaves something for others; they are told after its commit. */
+export function leave(trx: Reader, topic: Topic): void {
+  left.get(trx)?.add(topic)
+}
+
+/** One transaction, with retries; hints follow the commit. `job` must be safe to run again from its beginning. */
 export async function write<T>(store: Store, job: (trx: Trx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
+    const topics = new Set<Topic>()
     try {
-      const result = await store.db.transaction().execute(job)
-      store.onCommit()
+      const result = await store.db.transaction().execute((trx) => {
+        left.set(trx, topics)
+        return job(trx)
+      })
+      if (topics.size) store.onCommit([...topics])
       return result
     } catch (error) {
       if (attempt < RETRIES_MAX && RETRIED.has(codeOf(error))) continue

@@ -2,7 +2,7 @@
 import { type Kysely, sql } from 'kysely'
 import { DomainError } from '../domain/errors.ts'
 import { laneWorkflowId } from '../domain/workflow-ids.ts'
-import type { Trx } from './database.ts'
+import { leave, type Trx } from './database.ts'
 import { wake } from './outbox.ts'
 import type { DeliveriesTable, Tables } from './tables.ts'
 
@@ -101,6 +101,7 @@ export async function deliveryAttempts(db: Kysely<Tables>, project_id: string, i
  */
 export async function retryDelivery(trx: Trx, project_id: string, id: number): Promise<Delivery> {
   const { hook, delivery } = await lock(trx, project_id, id)
+  leave(trx, 'deliveries')
   if (hook.state !== 'active') throw new DomainError('conflict', `the hook is ${hook.state}`)
   if (delivery.state === 'in_flight') throw new DomainError('conflict', 'the delivery is being sent')
   const open = delivery.state === 'pending' || delivery.state === 'waiting' || delivery.state === 'parked'
@@ -115,6 +116,7 @@ export async function retryDelivery(trx: Trx, project_id: string, id: number): P
 /** Gives a delivery up, so that the next event of its resource goes on. A finished one stays as it is. */
 export async function cancelDelivery(trx: Trx, project_id: string, id: number): Promise<Delivery> {
   const { hook, delivery } = await lock(trx, project_id, id)
+  leave(trx, 'deliveries')
   if (delivery.state === 'in_flight') throw new DomainError('conflict', 'the delivery is being sent')
   if (delivery.state === 'pending' || delivery.state === 'waiting' || delivery.state === 'parked') {
     await sql`update deliveries set state = 'cancelled', reason = null, settled_at = record_now() where id = ${id}`.execute(

@@ -6,7 +6,7 @@
  */
 import { type Kysely, sql } from 'kysely'
 import type { Cause } from '../domain/record.ts'
-import type { Store, Trx } from './database.ts'
+import { leave, type Store, type Trx } from './database.ts'
 import type { Tables } from './tables.ts'
 
 /** An event to be written. `sequence` is the resource row's, after it was raised in the same transaction. */
@@ -26,6 +26,7 @@ export interface NewEvent {
 /** Writes events and returns their ids, in the order given. */
 export async function recordEvents(trx: Trx, events: readonly NewEvent[]): Promise<string[]> {
   if (!events.length) return []
+  leave(trx, 'events')
   const rows = await trx
     .insertInto('events')
     .values(

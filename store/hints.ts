@@ -1,12 +1,13 @@
 /**
- * Hints: "something is new in the record", from any process to all, by NOTIFY outside of transactions (a NOTIFY inside
- * would serialise all commits). They carry nothing and may be lost; whoever waits for one also looks by itself.
+ * Hints: "something of this kind is new in the record", from any process to all, by NOTIFY outside of transactions (a
+ * NOTIFY inside would serialise all commits). They carry nothing else and may be lost; whoever waits for one also looks
+ * by itself.
  */
 import { EventEmitter } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { sql } from 'kysely'
 import pg from 'pg'
-import type { Store } from './database.ts'
+import { type Store, TOPICS, type Topic } from './database.ts'
 
 const CHANNEL = 'holdfast'
 /** Commits within this time share one NOTIFY. */
@@ -14,10 +15,10 @@ const COALESCE_MS = 5
 const RECONNECT_MS = 500
 
 export interface Hints {
-  /** Resolves at the next hint, or after `timeout_ms`, or when the signal fires; never rejects. */
-  wait(timeout_ms: number, signal?: AbortSignal): Promise<void>
-  /** Gives a hint to this process at once and to the others within some milliseconds. */
-  give(): void
+  /** Resolves at the next hint about one of these, or after `timeout_ms`, or when the signal fires; never rejects. */
+  wait(topics: readonly Topic[], timeout_ms: number, signal?: AbortSignal): Promise<void>
+  /** Gives hints to this process at once and to the others within some milliseconds. */
+  give(topics: readonly Topic[]): void
   close(): Promise<void>
 }
 
@@ -27,6 +28,10 @@ export function openHints(store: Store, database_url: string): Hints {
   let closed = false
   let client: pg.Client | undefined
   let pending: NodeJS.Timeout | undefined
+  const untold = new Set<Topic>()
+  const emit = (topics: readonly string[]): void => {
+    for (const topic of topics) bus.emit(topic)
+  }
 
   const listen = async (): Promise<void> => {
     while (!closed) {
@@ -38,9 +43,9 @@ export function openHints(store: Store, database_url: string): Hints {
       try {
         await fresh.connect()
         client = fresh
-        fresh.on('notification', () => bus.emit('hint'))
+        fresh.on('notification', ({ payload }) => emit(payload?.split(',') ?? []))
         await fresh.query(`listen ${CHANNEL}`)
-        bus.emit('hint') // what was missed meanwhile
+        emit(TOPICS) // what was missed meanwhile
         await ended
       } catch {
         // Away: the waiters' own time-outs carry on; try again below.
@@ -51,29 +56,32 @@ export function openHints(store: Store, database_url: string): Hints {
     }
   }
 
-  const give = (): void => {
-    bus.emit('hint')
+  const give = (topics: readonly Topic[]): void => {
+    emit(topics)
+    for (const topic of topics) untold.add(topic)
     pending ??= setTimeout(() => {
       pending = undefined
-      if (!closed) sql`select pg_notify(${CHANNEL}, '')`.execute(store.db).catch(() => {})
+      const payload = [...untold].join()
+      untold.clear()
+      if (!closed) sql`select pg_notify(${CHANNEL}, ${payload})`.execute(store.db).catch(() => {})
     }, COALESCE_MS)
   }
   store.onCommit = give
   void listen()
 
   return {
-    wait(timeout_ms, signal) {
+    wait(topics, timeout_ms, signal) {
       return new Promise((resolve) => {
         if (signal?.aborted) return resolve()
         // Once closed there are no hints, but time goes by all the same: a waiter in a loop must not spin.
         const timer = setTimeout(done, timeout_ms)
         function done() {
           clearTimeout(timer)
-          bus.off('hint', done)
+          for (const topic of topics) bus.off(topic, done)
           signal?.removeEventListener('abort', done)
           resolve()
         }
-        bus.once('hint', done)
+        for (const topic of topics) bus.on(topic, done)
         signal?.addEventListener('abort', done, { once: true })
       })
     },
@@ -81,7 +89,7 @@ export function openHints(store: Store, database_url: string): Hints {
     async close() {
       closed = true
       clearTimeout(pending)
-      bus.emit('hint')
+      emit(TOPICS)
       await client?.end().catch(() => {})
     },
   }

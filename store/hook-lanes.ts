@@ -4,7 +4,7 @@
  */
 import { sql } from 'kysely'
 import { laneWorkflowId } from '../domain/workflow-ids.ts'
-import { type Store, type Trx, write } from './database.ts'
+import { leave, type Store, type Trx, write } from './database.ts'
 import { headsOf, unknownOutcome } from './delivery-claims.ts'
 import { type Claimed, LANE_CLAIM, storeOutcomes } from './delivery-outcomes.ts'
 import type { Hook } from './hooks.ts'
@@ -72,6 +72,7 @@ export async function planLane(store: Store, hook_id: string, running: readonly 
     if (hook.owner === 'sender') return nothing('handed back to the sender')
     const counts = await readCounts(trx, hook)
     if (!counts.paused_ms && !counts.troubled) {
+      leave(trx, 'deliveries')
       await trx.updateTable('hooks').set({ owner: 'sender', attended_until: null }).where('id', '=', hook_id).execute()
       return nothing('handed back to the sender')
     }

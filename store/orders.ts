@@ -7,8 +7,7 @@ import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
 import type { OrderTemplate } from '../domain/launch-order.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
-import type { Store, Trx } from './database.ts'
-import { write } from './database.ts'
+import { leave, type Store, type Trx, write } from './database.ts'
 import { recordEvents } from './events.ts'
 import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
@@ -57,7 +56,7 @@ export async function acceptOrder(
   const order_id = newId()
   const accepted = await insertOrder(store.db, caller, order_id, order, key, null, store.hand_over_after_ms)
   if (accepted) {
-    store.onCommit()
+    store.onCommit(['outbox', 'events'])
     return accepted
   }
   const earlier = await store.db
@@ -146,6 +145,7 @@ export async function insertOrder(
     db,
   )
   if (!rows[0]) return null
+  for (const topic of ['outbox', 'events'] as const) leave(db, topic)
   const { outbox_id, ...made } = rows[0]
   return { order_id, project_id: caller.project_id, outbox_id, made }
 }

@@ -5,7 +5,7 @@
  */
 import { type Kysely, sql } from 'kysely'
 import type { WorkflowId } from '../domain/workflow-ids.ts'
-import type { Trx } from './database.ts'
+import { leave, type Trx } from './database.ts'
 import type { Tables } from './tables.ts'
 
 export interface Wake {
@@ -20,6 +20,9 @@ export interface Wake {
 export async function wake(trx: Trx, wakes: readonly Wake[]): Promise<void> {
   const by_target = new Map(wakes.map((w) => [w.target, w]))
   if (!by_target.size) return
+  // Those of later are found when the relay looks by itself.
+  const now = Date.now()
+  if (wakes.some((w) => !w.delay_ms && (w.attended_until?.getTime() ?? 0) <= now)) leave(trx, 'outbox')
   await sql`
     insert into outbox (target, project_id, not_before)
     select target, project_id, greatest(clock_timestamp() + delay_ms * interval '1 ms', attended_until)
@@ -38,6 +41,7 @@ export async function answerWakes(trx: Trx, target: WorkflowId): Promise<void> {
 
 /** Lets delayed wakes of a target go at once: its flow stops attending. */
 export async function releaseWakes(trx: Trx, target: WorkflowId): Promise<void> {
+  leave(trx, 'outbox')
   await sql`update outbox set not_before = clock_timestamp() where target = ${target} and not_before > clock_timestamp()`.execute(
     trx,
   )

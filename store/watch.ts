@@ -6,7 +6,7 @@ import { type Kysely, sql } from 'kysely'
 import type { Machine } from '../domain/machine.ts'
 import { instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { bindMachines, lockAttempts, releaseClaims } from './attempts.ts'
-import { type Store, type Trx, write } from './database.ts'
+import { leave, type Store, type Trx, write } from './database.ts'
 import { recordEvents } from './events.ts'
 import { changeInstances, type InstanceChange } from './instances.ts'
 import type { CloudRow } from './order-plan.ts'
@@ -148,6 +148,7 @@ async function observeStates(
 ): Promise<void> {
   await write(store, async (trx) => {
     await requireEpoch(trx, cloud)
+    leave(trx, 'watched')
     const ids = seen.map((entry) => entry.instance_id)
     const rows = await trx
       .selectFrom('instances')
@@ -229,6 +230,7 @@ async function bindFound(
 ): Promise<void> {
   await write(store, async (trx) => {
     await requireEpoch(trx, cloud)
+    leave(trx, 'watched')
     const order = await lockOrder(trx, order_id)
     if (!order) return
     const attempts = await lockAttempts(

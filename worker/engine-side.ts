@@ -36,7 +36,7 @@ export interface EngineSideNeeds {
   readonly namespace: string
   readonly installation_id: string
   readonly activities: Activities
-  readonly workflow_bundle: WorkflowBundleOption
+  readonly workflow_bundle: WorkflowBundleOption | Promise<WorkflowBundleOption>
   /** Extra worker settings; tests use them to inject faults and to run without a cache. */
   readonly worker_options?: Partial<Parameters<typeof Worker.create>[0]>
 }
@@ -79,7 +79,7 @@ export function startEngineSide(needs: EngineSideNeeds): EngineSide {
         namespace: needs.namespace,
         taskQueue: TASK_QUEUE,
         activities: needs.activities,
-        workflowBundle: needs.workflow_bundle,
+        workflowBundle: await needs.workflow_bundle,
         ...WORKER_SETTINGS,
         // A run that another release began and this one cannot follow ends; the record starts it afresh.
         workflowFailureErrorTypes: { '*': ['NondeterminismError'] },
@@ -154,10 +154,10 @@ async function stampUntil(store: Store, hints: Hints, log: Logger, signal: Abort
     let stamped = 0
     try {
       stamped = await stampEvents(store)
-      if (stamped) hints.give()
+      if (stamped) hints.give(['stamped'])
     } catch (error) {
       if (!isAway(error)) log.error({ err: error }, 'stamping events failed')
     }
-    if (!stamped) await hints.wait(STAMP_IDLE_MS, signal)
+    if (!stamped) await hints.wait(['events'], STAMP_IDLE_MS, signal)
   }
 }

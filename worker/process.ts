@@ -62,8 +62,8 @@ export async function openProcess(
   await requireFolder(config.data)
   const temporal_metrics = installRuntime(log, await freePort())
   const stopTracing = await startTracing(process.env, config.role)
-  const bundling = buildBundle()
-  bundling.catch(() => {})
+  const workflow_bundle = config.role === 'api' ? undefined : buildBundle()
+  workflow_bundle?.catch(() => {})
   const engine =
     config.role === 'all'
       ? await startEngine({
@@ -92,7 +92,7 @@ export async function openProcess(
       hook_allow: config.hook_allow,
       envelope,
       log,
-      workflow_bundle: await bundling,
+      workflow_bundle,
       temporal_metrics,
     })
     return {

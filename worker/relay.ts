@@ -2,6 +2,7 @@
  * The relay: turns the outbox into `signalWithStart(wake)`. Few calls in flight, fewer when the engine gets slow: above
  * its rate more calls only make everything late. Losing a hand-over costs time, never an order: the row stays.
  */
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Client, WorkflowSignalWithStartOptions, WorkflowStartOptions } from '@temporalio/client'
 import { defineSearchAttributeKey } from '@temporalio/common'
 import { sql } from 'kysely'
@@ -16,7 +17,7 @@ const PROJECT = defineSearchAttributeKey('HoldfastProject', 'KEYWORD')
 const STATE = defineSearchAttributeKey('HoldfastState', 'KEYWORD')
 
 const IN_FLIGHT_MAX = 8
-const OFFERED_MAX = 100
+const OFFERED_MAX = 16
 const CLAIM_ROWS = 64
 /** A claimed row that was not handed over becomes visible to all relays again after this. */
 const CLAIM_MS = 10_000
@@ -65,6 +66,8 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
   const own = new Set<WorkflowId>()
   let done_ids: number[] = []
   const slot_waiters: (() => void)[] = []
+  /** More waits in the outbox than one round takes. */
+  let backlog = false
 
   const base = (target: WorkflowId, project_id: string | null): WorkflowStartOptions & { args: [string] } => ({
     workflowId: target,
@@ -171,6 +174,7 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
   const round = async (): Promise<{ targets: number; failed: boolean }> => {
     await forget()
     const claimed = await claimWakes(store.db, CLAIM_ROWS, CLAIM_MS)
+    backlog = claimed.length >= CLAIM_ROWS / 2
     const wakes = claimed.filter((wake) => !own.has(wake.target))
     const sleepers = await sleepersOf(wakes)
     let failed = false
@@ -192,8 +196,8 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
   return {
     state,
     offer(accepted) {
-      // Beyond the engine's rate they go the way of the outbox, oldest first.
-      if (accepted.outbox_id === null || offered.length >= OFFERED_MAX) return
+      // Beyond the engine's rate they go the way of the outbox, oldest first: none overtakes those that wait there.
+      if (accepted.outbox_id === null || backlog || offered.length >= OFFERED_MAX) return
       own.add(orderWorkflowId(accepted.order_id))
       offered.push({ ...accepted, outbox_id: accepted.outbox_id })
       pump()
@@ -202,14 +206,14 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
       while (!signal.aborted) {
         try {
           const { targets, failed } = await round()
-          if (failed) await hints.wait(FAILED_PAUSE_MS, signal)
-          else if (!targets) await hints.wait(IDLE_MS, signal)
+          if (failed) await delay(FAILED_PAUSE_MS, undefined, { signal }).catch(() => {})
+          else if (!targets) await hints.wait(['outbox'], IDLE_MS, signal)
         } catch (error) {
           log.warn(
             { err: error instanceof Error ? error.message : String(error) },
             'the outbox cannot be read; trying again',
           )
-          await hints.wait(FAILED_PAUSE_MS, signal)
+          await delay(FAILED_PAUSE_MS, undefined, { signal }).catch(() => {})
         }
         pump()
       }

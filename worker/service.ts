@@ -1,6 +1,5 @@
 /** One process of Holdfast, put together: record, API, and the side that talks to Temporal, as its role asks. */
 import { serve } from '@hono/node-server'
-import type { WorkflowBundleOption } from '@temporalio/worker'
 import { sql } from 'kysely'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
@@ -28,7 +27,8 @@ export interface ServiceOptions {
   readonly hook_allow: string
   readonly envelope: Envelope
   readonly log: Logger
-  readonly workflow_bundle: WorkflowBundleOption
+  /** Waited for by the engine's side alone; the API answers meanwhile. Left out for the role `api`. */
+  readonly workflow_bundle: EngineSideNeeds['workflow_bundle'] | undefined
   readonly worker_options?: EngineSideNeeds['worker_options']
   /** Figures of Temporal's own library, as text for Prometheus. */
   readonly temporal_metrics?: () => Promise<string>
@@ -91,7 +91,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       installation_id,
       temporal_address: options.temporal_address!,
       namespace: options.namespace,
-      workflow_bundle: options.workflow_bundle,
+      workflow_bundle: options.workflow_bundle!,
       ...(options.worker_options ? { worker_options: options.worker_options } : {}),
     })
     if (role === 'all') store.hand_over_after_ms = DIRECT_START_MS

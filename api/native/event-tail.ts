@@ -70,7 +70,7 @@ export class EventTail {
     this.#following = true
     const { hints, store } = this.#deps
     while (this.#count > 0) {
-      const hint = hints ? hints.wait(LOOK_MS) : delay(LOOK_MS) // begins before the look: what comes meanwhile counts
+      const hint = hints ? hints.wait(['stamped'], LOOK_MS) : delay(LOOK_MS) // begins before the look: what comes meanwhile counts
       await this.#look(store.db).catch(() => {}) // away: looked for again
       await delay(LOOKS_APART_MS)
       await hint

@@ -27,7 +27,7 @@ export interface GeneratorOutput {
 const input = JSON.parse(process.argv[2]!) as GeneratorInput
 const store = openStore(input.database_url, { size: 10 })
 const hints = openHints(store, input.database_url)
-await hints.wait(1_000) // its connection stands
+await hints.wait([], 1_000) // its connection stands
 const due: [string, number][] = []
 const committed = new Latencies()
 /** Events of one resource follow each other. */

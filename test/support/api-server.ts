@@ -88,7 +88,7 @@ export async function startApi(options: { auth?: 'token' | 'none' } = {}): Promi
     async stamp() {
       let stamped = false
       while (await stampEvents(fresh.store)) stamped = true
-      if (stamped) fresh.hints.give()
+      if (stamped) fresh.hints.give(['stamped'])
     },
     async close() {
       await stop()

@@ -83,7 +83,7 @@ export async function hookWorld(): Promise<HookWorld> {
     deliveries: () => listDeliveries(store.db, project_id, { limit: 10_000 }),
     async pass(ms) {
       await sql`update installation set clock_offset = clock_offset + ${ms} * interval '1 ms'`.execute(store.db)
-      hints.give()
+      hints.give(['events', 'deliveries'])
     },
     startSenders(limits) {
       const with_limits = createDeliveryActivities({

@@ -1,0 +1,28 @@
+import { sql } from 'kysely'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { isAway, openStore, type Store } from '../../store/database.ts'
+import { type FreshStore, freshStore } from '../support/database.ts'
+
+let fresh: FreshStore
+let store: Store
+beforeAll(async () => {
+  fresh = await freshStore()
+  store = openStore(fresh.database_url, { size: 1 })
+})
+afterAll(async () => {
+  await store.close()
+  await fresh.close()
+})
+
+test('a statement that a migration outdated is away once, and works on the next connection', async () => {
+  await sql`create table growing (id int)`.execute(store.db)
+  await sql`insert into growing (id) values (${1})`.execute(store.db)
+  const read = () => sql`select * from growing where id = ${1}`.execute(store.db)
+  const pid = async () => (await sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(store.db)).rows[0]!.pid
+  const before = await pid()
+  for (let times = 0; times < 3; times++) expect((await read()).rows).toEqual([{ id: 1 }])
+  await sql`alter table growing add column name text`.execute(fresh.store.db)
+  await expect(read()).rejects.toSatisfy(isAway)
+  expect((await read()).rows).toEqual([{ id: 1, name: null }])
+  expect(await pid()).not.toBe(before)
+})
