@@ -89,7 +89,7 @@ export async function holdsShard(db: Kysely<Tables>, shard: number, epoch: numbe
 
 /**
  * Settles what nobody else will: attempts in flight under an older epoch (unknown), and deliveries made by a
- * transaction that did not yet see the deletion of their hook.
+ * transaction that did not yet see that their hook was deleted or disabled.
  */
 export async function tidyShard(store: Store, shard: number, epoch: number): Promise<void> {
   await write(store, async (trx) => {
@@ -106,6 +106,10 @@ export async function tidyShard(store: Store, shard: number, epoch: number): Pro
     update deliveries set state = 'cancelled', reason = null, settled_at = record_now()
     from hooks where hooks.id = deliveries.hook_id and hooks.shard = ${shard} and hooks.state = 'deleted'
       and deliveries.state in ('pending', 'waiting', 'parked')`.execute(store.db)
+  await sql`
+    update deliveries set state = 'parked', reason = 'endpoint_disabled'
+    from hooks where hooks.id = deliveries.hook_id and hooks.shard = ${shard} and hooks.state = 'disabled'
+      and deliveries.state in ('pending', 'waiting')`.execute(store.db)
 }
 
 /** The outcome of an attempt whose sender is gone: sent, perhaps. When it began is not known. */

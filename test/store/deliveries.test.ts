@@ -361,4 +361,11 @@ describe('what people do', () => {
     await tidyShard(world.store, hook.shard, epoch)
     expect(await states()).toEqual(['cancelled'])
   })
+  test('what was made while a hook was being disabled is parked by the next pass', async () => {
+    await world.emit(newId(), 1)
+    await write(world.store, (trx) => disableHook(trx, { ...request(), reason: 'by_person' }))
+    await sql`update deliveries set state = 'pending', reason = null`.execute(world.store.db)
+    await tidyShard(world.store, hook.shard, epoch)
+    expect(await world.deliveries()).toMatchObject([{ state: 'parked', reason: 'endpoint_disabled' }])
+  })
 })

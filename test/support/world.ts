@@ -175,7 +175,8 @@ async function openNouns(h: Harness): Promise<Record<string, number>> {
       select 'order ' || state as what from launch_orders where state not in ('running', 'cancelled', 'terminated', 'failed') or due_at is not null
       union all select 'lease ' || state from leases where state not in ('TERMINATED', 'ERROR')
       union all select 'action ' || state from actions where state in ('queued', 'running')
-      union all select 'delivery ' || state from deliveries where state in ('pending', 'in_flight', 'waiting')
+      union all select 'delivery ' || deliveries.state || ', its hook ' || hooks.state || ' with its ' || owner
+        from deliveries join hooks on hooks.id = hook_id where deliveries.state in ('pending', 'in_flight', 'waiting')
     ) open group by what`.execute(h.store.db)
   return Object.fromEntries(rows.map(({ what, count }) => [what, count]))
 }
