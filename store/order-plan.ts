@@ -96,6 +96,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     policy: order.policy,
     at_least: order.at_least,
     wish: order.wish,
+    settled: order.settled_at !== null,
     may_delete,
     next_batch: order.next_batch,
     next_undo_batch: order.next_undo_batch,

@@ -205,7 +205,9 @@ export async function wishEnd(
   cause: { actor?: { user_id: string; request_id: string }; rule?: string; reason: string; event?: string },
   wished_by: string | null,
 ): Promise<string | null> {
-  if (order.wish !== 'run' || ['cancelled', 'terminated', 'failed'].includes(order.state)) return null
+  if (order.wish !== 'run' || ['cancelled', 'terminated'].includes(order.state)) return null
+  // One that failed after it had run may have machines left, which died and were kept for a person to look at.
+  if (order.state === 'failed' && !(await hasMachines(trx, order.id))) return null
   const settled = order.settled_at !== null
   const wish: OrderWish = settled ? 'terminate' : 'cancel'
   const sequence = order.sequence + 1
@@ -237,6 +239,18 @@ export async function wishEnd(
     .execute()
   await wake(trx, [{ target: orderWorkflowId(order.id), project_id: order.project_id }])
   return event!
+}
+
+async function hasMachines(trx: Trx, order_id: string): Promise<boolean> {
+  const machine = await trx
+    .selectFrom('launch_attempts')
+    .select('id')
+    .where('order_id', '=', order_id)
+    .where('provider_id', 'is not', null)
+    .where('gone_at', 'is', null)
+    .limit(1)
+    .executeTakeFirst()
+  return machine !== undefined
 }
 
 /** State of a deployment as a whole, from the states of its orders. */

@@ -1,7 +1,16 @@
 /** Twins, leaked, disagreements: what the clouds really had, against what the record says of it. */
-import { type Dossier, earliest, INSTANCE_IN_USE, isHeld, type Machine, machineKey, unseen } from './dossier.ts'
+import {
+  type Dossier,
+  earliest,
+  endAsked,
+  INSTANCE_IN_USE,
+  isHeld,
+  type Machine,
+  machineKey,
+  unseen,
+} from './dossier.ts'
 import { at } from './findings.ts'
-import type { InstanceRow } from './ledgers.ts'
+import type { InstanceRow, OrderRow } from './ledgers.ts'
 
 export function judgeMachines(dossier: Dossier): void {
   judgeTwins(dossier)
@@ -54,7 +63,7 @@ function judgeAlive(dossier: Dossier, machine: Machine): void {
   const order = dossier.orders.get(attempt?.order_id ?? instance?.order_id ?? '')
   if (instance && instance.state !== 'terminated') {
     // What an instance that is still used, or on its way out, does with its machine is judged with the instance.
-    if (instance.state !== 'failed' || order?.state === 'running') return
+    if (instance.state !== 'failed' || order?.state === 'running' || isKept(dossier, order)) return
   }
   if (isHeld(dossier, order?.blocker ?? null) || isHeld(dossier, instance?.blocker ?? null)) return
   const touched_ms = Math.max(machine.created_at_ms, machine.delete_requested_at_ms ?? 0)
@@ -69,6 +78,12 @@ function judgeAlive(dossier: Dossier, machine: Machine): void {
     nameOf(machine),
     `made ${at(machine.created_at_ms)}, still ${machine.state} at ${at(collected_at_ms)}, but ${owner}`,
   )
+}
+
+/** Its machines ran once and died; nobody asked for its end, so that what is left is a person's to look at and to end. */
+function isKept(dossier: Dossier, order: OrderRow | undefined): boolean {
+  if (order?.state !== 'failed' || order.lease_id !== null || endAsked(dossier, [order.id])) return false
+  return (dossier.events_of.get(`order/${order.id}`) ?? []).some((event) => event.to === 'running')
 }
 
 function judgeInstance(dossier: Dossier, instance: InstanceRow, machine: Machine | undefined): void {

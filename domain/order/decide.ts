@@ -16,7 +16,7 @@ import type { ItemState, OrderDecision, OrderState, OrderView } from './view.ts'
 /** Decides what an order needs now. `now` is real time in ms. */
 export function decideOrder(view: OrderView, now: number): OrderDecision {
   const notes = newNotes(view, now)
-  const undoing = view.wish !== 'run' || view.state === 'compensating' || view.state === 'failed'
+  const undoing = view.wish !== 'run' || view.state === 'compensating' || (view.state === 'failed' && !view.settled)
   if (undoing) for (const item of view.items) undoItem(notes, item)
   else {
     for (const item of view.items) serveItem(notes, item)
@@ -70,7 +70,7 @@ function countStates(after: ReadonlyMap<string, ItemState>): {
 
 /** True when the policy cannot be met any more. A settled order is past its policy: what dies later makes it partial. */
 function mustCompensate(view: OrderView, after: ReadonlyMap<string, ItemState>): boolean {
-  if (view.state === 'running') return false
+  if (view.state === 'running' || view.settled) return false
   const { failed, running, pending } = countStates(after)
   switch (view.policy) {
     case 'all':

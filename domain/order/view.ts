@@ -74,6 +74,8 @@ export interface OrderView {
   readonly policy: OrderPolicy
   readonly at_least: number | null
   readonly wish: 'run' | 'cancel' | 'terminate'
+  /** It once ran: what is left of it then goes by a person's wish alone. */
+  readonly settled: boolean
   /** Its machines may be deleted: automatic removal is on, or a person ended the order. */
   readonly may_delete: boolean
   /** In order of preference. */

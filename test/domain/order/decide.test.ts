@@ -50,6 +50,7 @@ const order = (items: ItemView[], change: Partial<OrderView> = {}): OrderView =>
   state: 'launching',
   policy: 'all',
   at_least: null,
+  settled: false,
   wish: 'run',
   may_delete: true,
   clouds: [cloud('east'), cloud('west')],
@@ -218,6 +219,23 @@ describe('forward', () => {
     expect(decision).toMatchObject({ state: 'running', done: false, delete_batches: [{ undo_batch: 3, count: 1 }] })
   })
 
+  test('a machine that died after the order had settled is left to a person, also when it was the last', () => {
+    const died = item('a', {
+      state: 'running',
+      instance_state: 'failed',
+      attempts: 1,
+      open: [attempt('a-1', { state: 'won', provider_id: 'm-1' })],
+    })
+    const failed = decideOrder(order([died], { state: 'running', settled: true }), NOW)
+    expect(failed).toMatchObject({ state: 'failed', undo: [], done: true })
+    const again = order([{ ...died, state: 'failed' }], { state: 'failed', settled: true })
+    expect(decideOrder(again, NOW)).toMatchObject({ state: 'failed', undo: [], done: true })
+    expect(decideOrder({ ...again, wish: 'terminate' }, NOW)).toMatchObject({
+      state: 'failed',
+      undo: [{}],
+      done: false,
+    })
+  })
   test('a machine that died after the order had settled makes it partial', () => {
     const dead = item('b', { state: 'running', attempts: 1, instance_state: 'missing' })
     expect(decideOrder(order([running('a'), dead], { state: 'running' }), NOW)).toMatchObject({
