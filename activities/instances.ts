@@ -174,6 +174,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
   async function stayForWatcher(order_id: string, batch: number, cancelled: AbortSignal): Promise<void> {
     const until = performance.now() + STAY_MS
     for (;;) {
+      const hint = hints.wait(['watched'], STAY_MS, cancelled) // begins before the look
       const waiting = await store.db
         .selectFrom('launch_attempts')
         .innerJoin('instances', 'instances.id', 'launch_attempts.instance_id')
@@ -186,7 +187,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
         .executeTakeFirst()
       const left_ms = until - performance.now()
       if (!waiting || left_ms <= 0 || cancelled.aborted) return
-      await hints.wait(['watched'], left_ms, cancelled)
+      await Promise.race([hint, delay(left_ms, undefined, { ref: false })])
     }
   }
 }

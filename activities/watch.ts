@@ -2,6 +2,7 @@
  * Watching one cloud: one long activity pages through the list of our machines, writes down what it sees, and looks
  * again as soon as the load asks for it.
  */
+import { setTimeout as delay } from 'node:timers/promises'
 import { cancellationSignal } from '@temporalio/activity'
 import { type Machine, type Provider, ProviderError } from '../providers/provider.ts'
 import { realNow, type Store } from '../store/database.ts'
@@ -22,6 +23,8 @@ import { beat } from './instances.ts'
 /** One run of the activity; the workflow starts it again. */
 const RUN_MS = 10 * 60_000
 const PERIOD_MS = { fresh: 100, pending: 1_000, calm: 30_000, empty: 300_000, unreachable: 5_000 }
+/** Hints may be lost: whether there is something new is looked up this often, too. */
+const LOAD_LOOK_MS = 5_000
 const PAGES_MAX = 1_000
 
 export interface WatchActivitiesNeeds {
@@ -119,6 +122,8 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
   ): Promise<void> {
     const gap_ms = Math.max(provider.capabilities.list_interval_ms, PERIOD_MS.fresh, 3 * took_ms)
     for (;;) {
+      // Begins before the look: a hint that comes meanwhile counts.
+      const hint = hints.wait(['machines'], LOAD_LOOK_MS, cancelled)
       const load = await watchLoad(store.db, cloud.id)
       const period_ms = !reached
         ? PERIOD_MS.unreachable
@@ -131,7 +136,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
               : PERIOD_MS.empty
       const left_ms = begun_at + Math.max(gap_ms, period_ms) - performance.now()
       if (left_ms <= 0 || cancelled.aborted) return
-      await hints.wait(['machines'], left_ms, cancelled)
+      await Promise.race([hint, delay(Math.min(left_ms, LOAD_LOOK_MS), undefined, { ref: false })])
     }
   }
 }

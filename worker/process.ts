@@ -62,7 +62,7 @@ export async function openProcess(
   await requireFolder(config.data)
   const temporal_metrics = installRuntime(log, await freePort())
   const stopTracing = await startTracing(process.env, config.role)
-  const workflow_bundle = config.role === 'api' ? undefined : buildBundle()
+  const workflow_bundle = config.role === 'api' ? undefined : buildBundle(join(config.data, 'run'))
   workflow_bundle?.catch(() => {})
   const engine =
     config.role === 'all'
