@@ -2,7 +2,7 @@
 import type { Chance } from './chance.ts'
 
 /** No create is carried out later than this after it was sent; what is late comes well before. */
-export const SETTLE_MS = 4_000
+const SETTLE_MS = 4_000
 const LATE_MS = 2_000
 const CALL_TIMEOUT_MS = 1_500
 const LIST_LAG_MS = 300

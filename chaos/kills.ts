@@ -4,7 +4,7 @@ import type { Chance } from './chance.ts'
 import { type House, kindOf } from './house.ts'
 import type { Progress } from './progress.ts'
 
-const [PAUSE_MIN_MS, PAUSE_MAX_MS] = [500, 4_000]
+const [PAUSE_MIN_MS, PAUSE_MAX_MS] = [500, 7_000]
 const TWO_AT_ONCE = 0.2
 /** So many kills come whether or not anything has moved since the one before; the others wait for that. */
 const IN_RECOVERY = 0.25

@@ -6,7 +6,7 @@ import { collect } from './checker/collect.ts'
 import { judge, type Verdict } from './checker/judge.ts'
 import type { Ledgers } from './checker/ledgers.ts'
 import { type Client, type Notebook, openClient, openNotebook } from './client.ts'
-import { CLOUDS, type Clouds, openClouds, registrationOf, SETTLE_MS } from './clouds.ts'
+import { CLOUDS, type Clouds, openClouds, registrationOf } from './clouds.ts'
 import { type House, type Kind, kindOf, openHouse } from './house.ts'
 import { type Kill, killAll } from './kills.ts'
 import { startLoad } from './load.ts'
@@ -45,6 +45,11 @@ const COMPLETE_TIMEOUT_MS = 60_000
 const REST_TIMEOUT_MS = 300_000
 const MACHINES_TIMEOUT_MS = 60_000
 const LOOK_MS = 1_000
+/**
+ * What "settled" may take under kills, for twins as for `stuck`: a flow whose process dies, and whose successor dies,
+ * waits for the engine's time-outs each time.
+ */
+const SETTLE_UNDER_KILLS_MS = 60_000
 /** Two looks at a calm cloud are this far apart. */
 const WATCH_PERIOD_MS = 31_000
 
@@ -104,7 +109,7 @@ async function runIn(house: House, subscribers: Subscribers, options: RunOptions
   })
   return {
     ledgers,
-    verdict: judge(ledgers, { settle_ms: SETTLE_MS, watch_period_ms: WATCH_PERIOD_MS, faults: true }),
+    verdict: judge(ledgers, { settle_ms: SETTLE_UNDER_KILLS_MS, watch_period_ms: WATCH_PERIOD_MS, faults: true }),
     stuck: progress.stuck,
     recoveries,
     complaints: [...given_up, ...house.unasked, ...notebook.complaints, ...load.refused],
