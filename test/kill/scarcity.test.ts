@@ -258,8 +258,9 @@ describe('with little memory', { timeout: 240_000 }, () => {
       expect(round, 'the process to run out of memory').toBeLessThan(20)
       const order = await client.order(`order-${round}`, 20).catch(() => null)
       if (order?.status === 202) accepted.push(await idOf(order))
-      // As large as a body may be, as many as it takes.
-      const large = { name: 'web', count: 1, size: 'small', image: 'debian', extra: { fill: 'x'.repeat(1_000_000) } }
+      // About as large as a body may be, dear to parse, as many as it takes.
+      const fill = Array.from({ length: 300_000 }, () => ({}))
+      const large = { name: 'web', count: 1, size: 'small', image: 'debian', extra: { fill } }
       const answers = await Promise.all(
         Array.from({ length: 200 }, () => client.send('POST', '/api/launch-orders', large).catch(() => null)),
       )
