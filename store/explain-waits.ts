@@ -5,8 +5,9 @@
 import { type Kysely, sql } from 'kysely'
 import type { Blocker } from '../domain/record.ts'
 import type { ShownEvent } from './event-list.ts'
-import type { ExplainedNoun } from './explain.ts'
 import type { Tables } from './tables.ts'
+
+export type ExplainedNoun = 'order' | 'instance' | 'deployment' | 'lease' | 'hook' | 'cloud'
 
 export interface Wait {
   /** For people. */

@@ -6,10 +6,8 @@ import { type Kysely, sql } from 'kysely'
 import type { Cause } from '../domain/record.ts'
 import { recordNow } from './database.ts'
 import type { EventScope, ShownEvent } from './event-list.ts'
-import { type Wait, waitsFor } from './explain-waits.ts'
+import { type ExplainedNoun, type Wait, waitsFor } from './explain-waits.ts'
 import type { Tables } from './tables.ts'
-
-export type ExplainedNoun = 'order' | 'instance' | 'deployment' | 'lease' | 'hook' | 'cloud'
 
 /** What stands at the root of a chain of causes. */
 export interface Origin {

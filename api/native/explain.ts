@@ -1,7 +1,8 @@
 /** "Why is it where it is?", for each noun and any moment there are events of. */
 import { createRoute, z } from '@hono/zod-openapi'
 import { listClouds } from '../../store/clouds.ts'
-import { type ExplainedNoun, explain } from '../../store/explain.ts'
+import { explain } from '../../store/explain.ts'
+import type { ExplainedNoun } from '../../store/explain-waits.ts'
 import type { Api, ApiContext } from '../context.ts'
 import { invalid, notFound } from '../errors.ts'
 import { errors, guarded } from '../route.ts'
