@@ -30,6 +30,13 @@ const untilAllDelivered = (place: Place) =>
     return rows.length > 0 && rows.every(({ state }) => state === 'delivered' || state === 'cancelled')
   }, wait('all deliveries to end'))
 
+async function blockerOf({ project, hook }: Place): Promise<string | null> {
+  const { body } = await project.api.get<{ explanation: { waits_for: { code: string | null } | null } }>(
+    `/api/hooks/${hook.id}/explain`,
+  )
+  return body.explanation.waits_for?.code ?? null
+}
+
 /** A sender stays for minutes: "after" is when the receiver has got something, and the first run goes on, stale. */
 test.each(FAULT_KINDS)(
   'sendShard: %s',
@@ -55,6 +62,8 @@ test.each(FAULT_KINDS)(
     await waitFor(() => struck.struck() > 0, wait('the fault to strike'))
     if (kind === 'until_lifted') {
       expect(place.hook.receiver.ledger).toEqual([])
+      // The record sees that nobody comes for a delivery that is due.
+      await waitFor(async () => (await blockerOf(place)) === 'planning_overdue', wait('the hook to say what blocks it'))
       struck.lift()
     }
     await untilAllDelivered(place)
