@@ -5,8 +5,6 @@ import type { AttemptView, CloudView, ItemView } from './view.ts'
 
 /** Sends of one attempt that met an unreachable cloud before the next cloud is tried. */
 const UNREACHABLE_SENDS_MAX = 3
-/** Unanswered sends with a token before the next cloud is tried, once the last has settled. */
-const UNANSWERED_SENDS_MAX = 4
 /** While machines start, the sight of their cloud is checked this often. */
 const SIGHT_CHECK_MS = 10_000
 /** Looks at one item: its winner, or the attempt under way, or that it wants one. */
@@ -117,7 +115,8 @@ function followAttempt(notes: Notes, item: ItemView, attempt: AttemptView): bool
       return true
     default: {
       const settle_at = attempt.settle_at ?? now
-      if (cloud.idempotency_tokens && attempt.sends < UNANSWERED_SENDS_MAX) {
+      // For as long as it takes: another attempt could be a second machine, the same token never is.
+      if (cloud.idempotency_tokens) {
         if (send_at > now) block(notes, attempt, cloud, send_at)
         else addCreate(notes, attempt)
         return true

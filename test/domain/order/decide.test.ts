@@ -139,6 +139,12 @@ describe('forward', () => {
     expect(decision.open).toMatchObject([{ item_id: 'a', number: 2 }])
   })
 
+  test('however often it was not answered, with tokens no other attempt is opened', () => {
+    const unknown = attempt('a-1', { state: 'unknown', sends: 40, settle_at: NOW - 1_000, next_send_at: NOW - 1 })
+    const tokens = [cloud('east', { idempotency_tokens: true }), cloud('west')]
+    const view = order([item('a', { state: 'creating', attempts: 1, open: [unknown] })], { clouds: tokens })
+    expect(decideOrder(view, NOW)).toMatchObject({ open: [], attempts: [], create_batches: [{ batch: 1 }] })
+  })
   test('an unanswered create with tokens is sent again with the same attempt', () => {
     const unknown = attempt('x', { state: 'unknown', sends: 1, settle_at: NOW + 500, next_send_at: NOW })
     const view = order([item('a', { state: 'creating', attempts: 1, open: [unknown] })], {
