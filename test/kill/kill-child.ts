@@ -6,11 +6,8 @@
 
 import { channel } from 'node:diagnostics_channel'
 import { appendFileSync, readFileSync } from 'node:fs'
-import { DefaultLogger, Runtime } from '@temporalio/worker'
 import pg from 'pg'
-import { pino } from 'pino'
-import { createEnvelope } from '../../store/envelope.ts'
-import { startService } from '../../worker/service.ts'
+import { startChildService } from '../support/child-service.ts'
 
 export interface ChildConfiguration {
   readonly database_url: string
@@ -127,25 +124,5 @@ channel('undici:request:headers').subscribe((message) => {
   if (name) pass(`${name} after`)
 })
 
-Runtime.install({
-  shutdownSignals: [],
-  logger: new DefaultLogger('ERROR'),
-  telemetryOptions: { logging: { forward: {}, filter: 'ERROR' } },
-})
-const service = await startService({
-  role: 'all',
-  database_url: configuration.database_url,
-  temporal_address: configuration.temporal_address,
-  namespace: configuration.namespace,
-  port: configuration.port,
-  auth: 'token',
-  hook_allow: '127.0.0.0/8',
-  envelope: createEnvelope({ current: { id: 'test', key: Buffer.from(configuration.master_key, 'base64') } }),
-  log: pino({ level: process.env.HOLDFAST_TEST_LOG ?? 'silent' }, pino.destination(2)),
-  workflow_bundle: { codePath: configuration.workflow_bundle },
-})
-await service.engine!.ready
+const service = await startChildService(configuration)
 process.stdout.write(`${JSON.stringify({ ready: true, url: service.url })}\n`)
-// Whoever started it may be killed itself: without them it has no business.
-process.stdin.on('end', () => process.exit(1)).resume()
-process.on('SIGTERM', () => void service.stop().then(() => process.exit(0)))

@@ -5,13 +5,13 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type Chance, chanceOf } from '../../chaos/chance.ts'
 import { collect } from '../../chaos/checker/collect.ts'
 import { judge } from '../../chaos/checker/judge.ts'
 import { CloudControl, endProcess, spawnSimulatedCloud } from '../providers/simulated-control.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type InFlight, type Motion, openRecordView, type RecordView } from './in-flight.ts'
-import { type Chance, chanceOf } from './seeded.ts'
 import {
   databaseUrl,
   dataFolder,
