@@ -1,5 +1,6 @@
 import { continueAsNew, proxyActivities, setCurrentDetails, setHandler, workflowInfo } from '@temporalio/workflow'
 import type { Activities } from '../activities/index.ts'
+import { stay } from './failing.ts'
 import { wake } from './loop.ts'
 import { STAYING } from './options.ts'
 
@@ -16,11 +17,12 @@ export async function cloudWatch(cloud_name: string): Promise<void> {
     wakes++
   })
   const { watchCloud } = proxyActivities<Activities>({ ...STAYING, summary: `watch ${cloud_name}` })
-  setCurrentDetails(`Watching cloud **${cloud_name}**: its list of our machines, compared with the record`)
+  const details = `Watching cloud **${cloud_name}**: its list of our machines, compared with the record`
+  setCurrentDetails(details)
   for (;;) {
     const seen = wakes
-    const goes_on = await watchCloud(cloud_name)
+    const goes_on = await stay(details, () => watchCloud(cloud_name))
     if (workflowInfo().historyLength > HISTORY_MAX) await continueAsNew(cloud_name)
-    if (!goes_on && wakes === seen) return
+    if (goes_on === false && wakes === seen) return
   }
 }

@@ -1,10 +1,11 @@
-import { continueAsNew, proxyActivities, setCurrentDetails, setHandler } from '@temporalio/workflow'
+import { continueAsNew, proxyActivities, setCurrentDetails, setHandler, workflowInfo } from '@temporalio/workflow'
 import type { Activities } from '../activities/index.ts'
+import { stay } from './failing.ts'
 import { wake } from './loop.ts'
 import { STAYING } from './options.ts'
 
-/** Each round is one activity of ten minutes. */
-const ROUNDS_MAX = 20
+/** Each round is one activity of ten minutes: some 20 rounds a history. */
+const HISTORY_MAX = 120
 
 /**
  * Sends the first attempts of a quarter of all hooks, for ever. Id `hook-sender/<shard>`. A wake does nothing by
@@ -16,11 +17,14 @@ export async function hookSender(shard: string): Promise<void> {
     ...STAYING,
     summary: `send for the healthy hooks of shard ${shard}`,
   })
-  setCurrentDetails(`Sending first attempts for the healthy hooks of shard **${shard}**`)
-  for (let round = 1; round <= ROUNDS_MAX; round++) {
-    const { sends, failures, hooks } = await sendShard(Number(shard))
+  const details = `Sending first attempts for the healthy hooks of shard **${shard}**`
+  setCurrentDetails(details)
+  while (workflowInfo().historyLength <= HISTORY_MAX) {
+    const report = await stay(details, () => sendShard(Number(shard)))
+    if (!report) continue
+    const { sends, failures, hooks } = report
     setCurrentDetails(
-      `Sending first attempts for the healthy hooks of shard **${shard}**. Last round: ${sends} sends to ${hooks} hooks, ${failures} failed and went to the hooks' lanes`,
+      `${details}. Last round: ${sends} sends to ${hooks} hooks, ${failures} failed and went to the hooks' lanes`,
     )
   }
   await continueAsNew<typeof hookSender>(shard)

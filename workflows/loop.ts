@@ -6,7 +6,6 @@
 
 import { defineSearchAttributeKey } from '@temporalio/common'
 import {
-  ActivityFailure,
   CancellationScope,
   condition,
   continueAsNew,
@@ -20,6 +19,7 @@ import {
 } from '@temporalio/workflow'
 import { type Plan, STEPS_MAX, type Step } from '../domain/plan.ts'
 import { WAKE } from '../domain/workflow-ids.ts'
+import { blockedDetails, reasonOf } from './failing.ts'
 
 /** "Look again": carries nothing. */
 export const wake = defineSignal(WAKE)
@@ -84,7 +84,7 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
     const wakes_seen = wakes
     const ended_seen = ended
     const plan = await planNow(id, noun, { failing, running: [...running.keys()] })
-    setCurrentDetails(failing === null ? plan.details : `${plan.details}\n\nBlocked: \`step_failing\`, ${failing}`)
+    setCurrentDetails(failing === null ? plan.details : blockedDetails(plan.details, failing))
     if (shown !== '' && plan.state !== shown) upsertSearchAttributes([{ key: STATE, value: plan.state }])
     shown = plan.state
     if (plan.done && running.size === 0) {
@@ -102,11 +102,6 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
     if (plan.sleep_ms === null) await condition(moved)
     else await condition(moved, Math.max(1, plan.sleep_ms), { summary: plan.why.slice(0, 300) })
   }
-}
-
-function reasonOf(error: unknown): string {
-  const cause = error instanceof ActivityFailure ? error.cause : error
-  return cause instanceof Error ? cause.message : 'unknown'
 }
 
 async function planNow(id: string, noun: Noun, now: Present): Promise<Plan> {

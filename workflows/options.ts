@@ -30,9 +30,9 @@ export const STEP: ActivityOptions = {
   retry: { initialInterval: '200ms', maximumInterval: '2s', maximumAttempts: 4 },
 }
 
-/** An activity that stays: watcher of a cloud, sender of hooks. */
+/** An activity that stays: watcher of a cloud, sender of hooks. If it keeps failing, its flow says so. */
 export const STAYING: ActivityOptions = {
   startToCloseTimeout: '15m',
   heartbeatTimeout: '5s',
-  retry: { initialInterval: '100ms', maximumInterval: '5s' },
+  retry: { initialInterval: '100ms', maximumInterval: '5s', maximumAttempts: 4 },
 }

@@ -34,6 +34,9 @@ const done = (seen: Seen): boolean => seen.end === COMPLETED
 const renewed = (seen: Seen): boolean => seen.end === RENEWED
 const stepFailed = (activity: string) => (seen: Seen) =>
   done(seen) && seen.count('ACTIVITY_TASK_FAILED') > 0 && seen.scheduled(activity) > 1
+/** An activity that stays failed, and was run again after a pause. */
+const stayFailed = (activity: string) => (seen: Seen) =>
+  seen.count('ACTIVITY_TASK_FAILED') > 0 && seen.count('TIMER_FIRED') > 0 && seen.scheduled(activity) > 1
 /** Planning as a local activity failed, and a regular one took over. */
 const planned = (activity: string) => (seen: Seen) => done(seen) && seen.scheduled(activity) > 0
 /** Acts of a lease are found in what its plans answered. */
@@ -85,6 +88,7 @@ export const WAYS: Readonly<Record<string, Readonly<Record<string, (seen: Seen) 
   },
   hookSender: {
     plain: (seen) => seen.scheduled('sendShard') === 1 && seen.end !== COMPLETED,
+    'failing-step': stayFailed('sendShard'),
     'continue-as-new': renewed,
   },
   hookLane: {
@@ -97,6 +101,7 @@ export const WAYS: Readonly<Record<string, Readonly<Record<string, (seen: Seen) 
   cloudWatch: {
     plain: (seen) => seen.scheduled('watchCloud') === 1 && seen.end !== COMPLETED,
     'taken-over': done,
+    'failing-step': stayFailed('watchCloud'),
     'continue-as-new': renewed,
   },
   housekeeping: {

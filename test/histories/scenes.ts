@@ -46,6 +46,7 @@ const shortened: ActivityInterceptorsFactory = ({ info }) => ({
 const faults = createFaults()
 let world: World
 beforeAll(async () => {
+  failSome('hook-sender/1', 'sendShard')
   world = await startWorld({ worker_options: { interceptors: { activity: [faults.interceptor, shortened] } } })
 })
 afterAll(() => world.close())
@@ -102,6 +103,18 @@ async function failing(place: Place, activity: string, times: number, act: () =>
   await act()
   await waitFor(() => injected.struck() >= times, wait(`${activity} to fail ${times} times`))
   injected.lift()
+}
+
+/** The same for a flow that serves many: it is to be in place before the flow begins. */
+function failSome(workflow_id: string, activity: string): void {
+  const injected: Injected = faults.inject({
+    activity,
+    kind: 'until_lifted',
+    strikes: (id) => {
+      if (injected.struck() >= STEPS_FAILED) injected.lift()
+      return id === workflow_id && injected.struck() < STEPS_FAILED
+    },
+  })
 }
 
 /** In small lots: the engine keeps no more than a hundred for a flow that is in the middle of a task. */
@@ -366,6 +379,7 @@ const inLane = (place: Place) =>
   )
 
 scene('hookSender', 'plain', async () => idIs('hook-sender/0'))
+scene('hookSender', 'failing-step', async () => idIs('hook-sender/1'))
 scene('hookSender', 'continue-as-new', async () => idIs('hook-sender/3'))
 
 scene('hookLane', 'plain', async () => idIs(await trouble(await world.place())))
@@ -416,6 +430,13 @@ scene('cloudWatch', 'taken-over', async () => {
   })
   await world.place({ name })
   await waitFor(() => twice.struck() > 0, wait('two watchers at once'))
+  return idIs(`cloud/${name}`)
+})
+
+scene('cloudWatch', 'failing-step', async () => {
+  const name = unique('failing')
+  failSome(`cloud/${name}`, 'watchCloud')
+  await world.place({ name })
   return idIs(`cloud/${name}`)
 })
 

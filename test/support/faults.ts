@@ -58,6 +58,7 @@ export function createFaults(): Faults {
     const workflow_id = info.workflowExecution?.workflowId ?? ''
     for (const entry of entries) {
       const { fault } = entry
+      if (entry.struck > 0 && fault.kind !== 'until_lifted') continue // it struck, once
       if (fault.activity === info.activityType && (await fault.strikes(workflow_id))) return entry
     }
     return undefined
@@ -73,8 +74,7 @@ export function createFaults(): Faults {
       inbound: {
         async execute(input, next) {
           const entry = await find(context)
-          const spent = entry && entry.struck > 0 && entry.fault.kind !== 'until_lifted'
-          if (!entry || spent) return next(input)
+          if (!entry) return next(input)
           entry.struck++
           return strike(entry.fault, () => next(input))
         },

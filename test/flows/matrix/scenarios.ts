@@ -49,18 +49,23 @@ async function untilBlocked(
   code: string,
 ): Promise<void> {
   if (stage.kind !== 'until_lifted') return
-  const wait = { timeout_ms: SETTLE_TIMEOUT_MS, interval_ms: 100 }
-  await waitFor(async () => (await stage.world.details(workflow_id)).includes('Blocked'), {
-    ...wait,
-    what: `${workflow_id} to say what blocks it`,
-  })
+  await untilSaid(stage, workflow_id, '')
   const { kind, id } = parseWorkflowId(workflow_id)
   await waitFor(async () => (await explained(place, `${LISTS[kind]}/${id}`)) === code, {
-    ...wait,
+    timeout_ms: SETTLE_TIMEOUT_MS,
+    interval_ms: 100,
     what: `the record to say that ${code} blocks ${workflow_id}`,
   })
   injected.lift()
 }
+
+/** The flow's details, as they are read in the Temporal UI. */
+const untilSaid = (stage: Stage, workflow_id: string, code: string) =>
+  waitFor(async () => (await stage.world.details(workflow_id)).includes(`Blocked: \`${code}`), {
+    what: `${workflow_id} to say what blocks it`,
+    timeout_ms: SETTLE_TIMEOUT_MS,
+    interval_ms: 100,
+  })
 
 const LISTS: Readonly<Record<string, string>> = {
   order: 'launch-orders',
@@ -189,6 +194,7 @@ const watchCloud: Scenario = async (stage) => {
   project_ready.resolve(place)
   const { id } = await stage.world.order(place.project, { count: 2 })
   order_ready.resolve(id)
+  if (stage.kind === 'until_lifted') await untilSaid(stage, `cloud/${name}`, 'step_failing')
   await untilBlocked(stage, injected, place, `order/${id}`, 'cloud_unseen')
   await endOrder(stage, place, id)
   expect(injected.struck()).toBeGreaterThan(0)

@@ -27,15 +27,50 @@ const untilAllDelivered = (place: Place) =>
       .select('state')
       .where('hook_id', '=', place.hook.id)
       .execute()
-    return rows.length > 0 && rows.every(({ state }) => state === 'delivered' || state === 'cancelled')
+    const { state: hook } = await world.h.store.db
+      .selectFrom('hooks')
+      .select('state')
+      .where('id', '=', place.hook.id)
+      .executeTakeFirstOrThrow()
+    const ended = rows.every(({ state }) => state === 'delivered' || state === 'cancelled')
+    return ended && (rows.length > 0 || hook === 'deleted') // one that was deleted early has been told nothing
   }, wait('all deliveries to end'))
 
-async function blockerOf({ project, hook }: Place): Promise<string | null> {
-  const { body } = await project.api.get<{ explanation: { waits_for: { code: string | null } | null } }>(
-    `/api/hooks/${hook.id}/explain`,
+/** The record sees that nobody comes for what is due. */
+const untilOverdue = ({ project }: Place, noun: string) =>
+  waitFor(
+    async () => {
+      const { body } = await project.api.get<{ explanation: { waits_for: { code: string | null } | null } }>(
+        `/api/${noun}/explain`,
+      )
+      return body.explanation.waits_for?.code === 'planning_overdue'
+    },
+    wait(`${noun} to say what blocks it`),
   )
-  return body.explanation.waits_for?.code ?? null
+
+async function shardOf({ hook }: Place): Promise<number> {
+  const { shard } = await world.h.store.db
+    .selectFrom('hooks')
+    .select('shard')
+    .where('id', '=', hook.id)
+    .executeTakeFirstOrThrow()
+  return shard
 }
+
+async function untilHouseSays(): Promise<void> {
+  const query = `WorkflowType = '${HOUSEKEEPING}' AND ExecutionStatus = 'Failed'`
+  const run = await waitFor(async () => {
+    for await (const failed of world.h.temporal.workflow.list({ query })) return failed
+    return null
+  }, wait('a round of housekeeping to fail'))
+  await untilSaid(run.workflowId)
+}
+
+const untilSaid = (workflow_id: string) =>
+  waitFor(
+    async () => (await world.details(workflow_id)).includes('Blocked: `step_failing`'),
+    wait(`${workflow_id} to say what blocks it`),
+  )
 
 /** A sender stays for minutes: "after" is when the receiver has got something, and the first run goes on, stale. */
 test.each(FAULT_KINDS)(
@@ -62,8 +97,8 @@ test.each(FAULT_KINDS)(
     await waitFor(() => struck.struck() > 0, wait('the fault to strike'))
     if (kind === 'until_lifted') {
       expect(place.hook.receiver.ledger).toEqual([])
-      // The record sees that nobody comes for a delivery that is due.
-      await waitFor(async () => (await blockerOf(place)) === 'planning_overdue', wait('the hook to say what blocks it'))
+      await untilSaid(`hook-sender/${await shardOf(place)}`)
+      await untilOverdue(place, `hooks/${place.hook.id}`)
       struck.lift()
     }
     await untilAllDelivered(place)
@@ -96,6 +131,8 @@ describe('keepHouse', () => {
       await schedule.trigger(ScheduleOverlapPolicy.ALLOW_ALL)
       await waitFor(() => struck.struck() > 0, wait('the fault to strike'))
       if (kind === 'until_lifted') {
+        await untilHouseSays()
+        await untilOverdue(place, `launch-orders/${id}`)
         struck.lift()
         await schedule.trigger(ScheduleOverlapPolicy.ALLOW_ALL)
       }
