@@ -5,7 +5,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { cancellationSignal, heartbeat } from '@temporalio/activity'
-import type { Plan } from '../domain/plan.ts'
+import type { Failing, Plan } from '../domain/plan.ts'
 import { type Provider, ProviderError } from '../providers/provider.ts'
 import { machineOf, planInstance } from '../store/actions.ts'
 import {
@@ -87,7 +87,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
 
   return {
     /** Plans a launch order, see store/order-plan.ts. */
-    planOrder(order_id: string, failing: string | null): Promise<Plan> {
+    planOrder(order_id: string, failing: Failing | null): Promise<Plan> {
       return planOrder(store, order_id, clouds.traits, failing)
     },
 
@@ -166,7 +166,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
     },
 
     /** Plans the actions of an instance, see store/actions.ts. */
-    planInstance(instance_id: string, failing: string | null): Promise<Plan> {
+    planInstance(instance_id: string, failing: Failing | null): Promise<Plan> {
       return planInstance(store, instance_id, failing)
     },
   }

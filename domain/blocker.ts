@@ -1,4 +1,5 @@
 /** What holds a noun up: as decided, and as kept in the record. */
+import type { Failing, Step } from './plan.ts'
 import type { Blocker } from './record.ts'
 
 export interface BlockerDecision {
@@ -18,9 +19,11 @@ export interface BlockerDecision {
   readonly next_try_at: number | null
 }
 
-/** A step that fails by itself, not by a cloud's answer: told by its flow, which tries it again. */
-export const stepBlocker = (failing: string | null): BlockerDecision | null =>
-  failing === null ? null : { code: 'step_failing', reason: failing, next_try_at: null }
+/** A step that fails by itself, not by a cloud's answer: told by its flow, which tries it again if it is still wanted. */
+export const stepBlocker = (failing: Failing | null, steps: readonly Step[]): BlockerDecision | null =>
+  failing && steps.some(({ key }) => key === failing.step)
+    ? { code: 'step_failing', reason: failing.reason, next_try_at: null }
+    : null
 
 /** The blocker to be kept: with the same code as before it goes on since then. */
 export function toBlocker(before: Blocker | null, decided: BlockerDecision | null, now: Date): Blocker | null {

@@ -12,6 +12,14 @@ export interface Step {
   readonly summary: string
 }
 
+/** A step that keeps failing, as its flow sees it. */
+export interface Failing {
+  /** The step's key. */
+  readonly step: string
+  /** One sentence. */
+  readonly reason: string
+}
+
 export interface Plan {
   readonly steps: readonly Step[]
   /** When to look again without being woken; null: only when woken or a step ends. */

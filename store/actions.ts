@@ -7,7 +7,7 @@ import { v7 as newId } from 'uuid'
 import { type BlockerDecision, stepBlocker, toBlocker } from '../domain/blocker.ts'
 import { DomainError } from '../domain/errors.ts'
 import { decideInstance } from '../domain/instance.ts'
-import { LOST_WAKE_MS, type Plan } from '../domain/plan.ts'
+import { type Failing, LOST_WAKE_MS, type Plan, type Step } from '../domain/plan.ts'
 import { instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { realNow, type Store, type Trx, write } from './database.ts'
 import { lastEventId, recordEvents } from './events.ts'
@@ -118,7 +118,7 @@ export function requestAction(
 }
 
 /** Plans the actions of one instance. `failing`: a step that keeps failing, as its flow sees it. */
-export function planInstance(store: Store, instance_id: string, failing: string | null = null): Promise<Plan> {
+export function planInstance(store: Store, instance_id: string, failing: Failing | null = null): Promise<Plan> {
   return write(store, async (trx) => {
     await answerWakes(trx, instanceWorkflowId(instance_id))
     const attempt = await trx
@@ -174,7 +174,18 @@ export function planInstance(store: Store, instance_id: string, failing: string 
     }
     if (decision.wake_order)
       await wake(trx, [{ target: orderWorkflowId(instance.order_id), project_id: instance.project_id }])
-    const blocker = decision.done ? null : (decision.blocker ?? stepBlocker(failing))
+    const steps: Step[] = decision.terminate
+      ? [
+          {
+            key: 'terminate',
+            activity: 'actOnInstance',
+            args: [instance_id],
+            cloud: instance.cloud_id ?? '',
+            summary: `delete ${instance.name}`,
+          },
+        ]
+      : []
+    const blocker = decision.done ? null : (decision.blocker ?? stepBlocker(failing, steps))
     await tellBlocker(trx, instance_id, blocker, now)
     const wait_ms = decision.due_at === null ? null : Math.max(1, decision.due_at - now.getTime())
     await trx
@@ -185,17 +196,7 @@ export function planInstance(store: Store, instance_id: string, failing: string 
     const state = decision.to ?? instance.state
     const waiting = decision.waiting_for ? `\n\nWaiting for ${decision.waiting_for}` : ''
     return {
-      steps: decision.terminate
-        ? [
-            {
-              key: 'terminate',
-              activity: 'actOnInstance',
-              args: [instance_id],
-              cloud: instance.cloud_id ?? '',
-              summary: `delete ${instance.name}`,
-            },
-          ]
-        : [],
+      steps,
       sleep_ms: wait_ms,
       why: decision.waiting_for ? `waiting for ${decision.waiting_for}` : 'nothing is asked of it',
       done: decision.done,

@@ -9,7 +9,7 @@ import { v7 as newId } from 'uuid'
 import { stepBlocker, toBlocker } from '../domain/blocker.ts'
 import { decideOrder } from '../domain/order/decide.ts'
 import type { AttemptView, CloudView, ItemView, OrderDecision, OrderView } from '../domain/order/view.ts'
-import { LOST_WAKE_MS, type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
+import { type Failing, LOST_WAKE_MS, type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { type CloudTraits, MAY_DELETE, releaseClaims } from './attempts.ts'
@@ -32,7 +32,7 @@ export async function planOrder(
   store: Store,
   order_id: string,
   traitsOf: TraitsOf,
-  failing: string | null = null,
+  failing: Failing | null = null,
 ): Promise<Plan> {
   for (let round = 1; ; round++) {
     const { plan, changed, deployment_id, event } = await write(store, (trx) =>
@@ -46,7 +46,7 @@ export async function planOrder(
   }
 }
 
-async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf, failing: string | null) {
+async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf, failing: Failing | null) {
   await answerWakes(trx, orderWorkflowId(order_id))
   const loaded = await loadOrder(trx, order_id, traitsOf)
   if (!loaded) {
@@ -54,10 +54,11 @@ async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf, failing:
     return { plan: gone, changed: false, deployment_id: null, event: undefined }
   }
   const decided = decideOrder(loaded.view, loaded.now.getTime())
-  const decision = { ...decided, blocker: decided.blocker ?? stepBlocker(failing) }
+  const steps = stepsOf(loaded, decided)
+  const decision = { ...decided, blocker: decided.blocker ?? stepBlocker(failing, steps) }
   const event = await applyDecision(trx, loaded, decision)
   const changed = decision.state !== loaded.order.state
-  return { plan: toPlan(loaded, decision), changed, deployment_id: loaded.order.deployment_id, event }
+  return { plan: toPlan(loaded, decision, steps), changed, deployment_id: loaded.order.deployment_id, event }
 }
 
 type Loaded = NonNullable<Awaited<ReturnType<typeof loadOrder>>>
@@ -355,9 +356,9 @@ async function newestInstanceEvent(trx: Trx, { items }: Loaded): Promise<string 
 
 // Steps --------------------------------------------------------------------------------------------------------------
 
-function toPlan({ order, clouds, now }: Loaded, decision: OrderDecision): Plan {
+function stepsOf({ order, clouds }: Loaded, decision: OrderDecision): Step[] {
   const nameOf = (cloud_id: string): string => clouds.get(cloud_id)?.name ?? 'a cloud'
-  const steps: Step[] = [
+  return [
     ...decision.create_batches.map(({ batch, cloud_id, count }) => ({
       key: `create/${batch}`,
       activity: 'createInstances' as const,
@@ -373,6 +374,9 @@ function toPlan({ order, clouds, now }: Loaded, decision: OrderDecision): Plan {
       summary: `delete ${count} at ${nameOf(cloud_id)} (undo batch ${undo_batch})`,
     })),
   ]
+}
+
+function toPlan({ order, now }: Loaded, decision: OrderDecision, steps: Step[]): Plan {
   const sleep_ms =
     decision.due_at === null ? null : Math.min(SLEEP_MAX_MS, Math.max(0, decision.due_at - now.getTime()))
   const lines = [

@@ -17,7 +17,7 @@ import {
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow'
-import { type Plan, STEPS_MAX, type Step } from '../domain/plan.ts'
+import { type Failing, type Plan, STEPS_MAX, type Step } from '../domain/plan.ts'
 import { WAKE } from '../domain/workflow-ids.ts'
 import { blockedDetails, reasonOf } from './failing.ts'
 
@@ -32,8 +32,7 @@ const FAILED_STEP_PAUSE_MS = 1_000
 
 /** What a flow tells its plan. */
 export interface Present {
-  /** A step that keeps failing, in one sentence. */
-  readonly failing: string | null
+  readonly failing: Failing | null
   /** Keys of the steps under way. */
   readonly running: readonly string[]
 }
@@ -52,7 +51,7 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
   let wakes = 0
   let ended = 0
   let failed = 0
-  let failing: string | null = null
+  let failing: Failing | null = null
   let shown = ''
   setHandler(wake, () => {
     wakes++
@@ -71,7 +70,8 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
         (error: unknown) => {
           if (isCancellation(error)) return
           failed++
-          failing = `step ${step.key} (${step.summary}) fails: ${reasonOf(error)}; it is tried again`
+          const reason = `step ${step.key} (${step.summary}) fails: ${reasonOf(error)}; it is tried again`
+          failing = { step: step.key, reason }
         },
       )
       .finally(() => {
@@ -84,7 +84,8 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
     const wakes_seen = wakes
     const ended_seen = ended
     const plan = await planNow(id, noun, { failing, running: [...running.keys()] })
-    setCurrentDetails(failing === null ? plan.details : blockedDetails(plan.details, failing))
+    if (!plan.steps.some(({ key }) => key === failing?.step)) failing = null
+    setCurrentDetails(failing ? blockedDetails(plan.details, failing.reason) : plan.details)
     if (shown !== '' && plan.state !== shown) upsertSearchAttributes([{ key: STATE, value: plan.state }])
     shown = plan.state
     if (plan.done && running.size === 0) {
