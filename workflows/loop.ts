@@ -51,7 +51,7 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
   let wakes = 0
   let ended = 0
   let failed = 0
-  let failing: Failing | null = null
+  let failing = null as Failing | null
   let shown = ''
   setHandler(wake, () => {
     wakes++
