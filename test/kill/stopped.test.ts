@@ -13,7 +13,7 @@ import { type Place, startWorld, type World } from '../support/world.ts'
 /** Longer than heartbeats (5 s), tasks of workflows (5 s) and the following of a deletion (10 s). */
 const STOP_MS = Number(process.env.HOLDFAST_STOP_S ?? 12) * 1_000
 /** So long each call is under way: its answer comes when nobody is awake to read it. */
-const CALL_MS = 3_000
+const CALL_MS = 5_000
 const DAY_MS = 24 * 3_600_000
 
 let world: World
