@@ -22,6 +22,7 @@ import type { Envelope } from '../store/envelope.ts'
 import type { Hints } from '../store/hints.ts'
 import { planOrder } from '../store/order-plan.ts'
 import { attemptError, type Clouds } from './clouds.ts'
+import { createWaitingRoom } from './waiting-room.ts'
 
 export interface InstanceActivitiesNeeds {
   readonly store: Store
@@ -33,8 +34,12 @@ export interface InstanceActivitiesNeeds {
 
 /** Answers that come within this time of each other are stored together. */
 const STORE_COALESCE_MS = 10
-/** After its answers a create step stays this long for the watcher to see its machines: one plan instead of two. */
-const STAY_MS = 1_000
+/**
+ * After its answers a create step stays for the watcher to see its machines: one plan instead of two. Not for long where
+ * some were refused: their item waits for another cloud.
+ */
+const STAY_MS = 3_000
+const STAY_REFUSED_MS = 500
 /** A deletion is followed up for this long before its flow takes it up again later. */
 const DELETE_FOLLOW_MS = 10_000
 const DELETE_POLL_MS_MAX = 1_000
@@ -43,6 +48,7 @@ const HEARTBEAT_MS = 1_000
 const RECORD_PATIENCE_MS = 30_000
 
 export function createInstanceActivities({ store, hints, clouds, envelope, installation_id }: InstanceActivitiesNeeds) {
+  const untilSeen = createWaitingRoom(store, hints)
   const send = async (provider: Provider, attempt: AttemptToSend): Promise<SendOutcome> => {
     const signal = AbortSignal.timeout(provider.capabilities.call_timeout_ms)
     const sent = { attempt_id: attempt.attempt_id, send: attempt.send }
@@ -106,6 +112,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
         if (!first) return 0
         const { cloud, provider } = await clouds.byId(first.cloud_id)
         const sent = await markSent(store, order_id, batch, provider.capabilities)
+        let refused = 0
         await each(
           sent.map((attempt) =>
             send(provider, {
@@ -114,9 +121,16 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
               image: cloud.images[attempt.image] ?? attempt.image,
             }),
           ),
-          (outcomes) => patiently(() => storeOutcomes(store, order_id, outcomes), cancelled),
+          (outcomes) => {
+            refused += outcomes.filter(({ error }) => error).length
+            return patiently(() => storeOutcomes(store, order_id, outcomes), cancelled)
+          },
         )
-        if (sent.length) await stayForWatcher(order_id, batch, cancelled)
+        if (sent.length)
+          await untilSeen(
+            { order_id, batch },
+            AbortSignal.any([cancelled, AbortSignal.timeout(refused ? STAY_REFUSED_MS : STAY_MS)]),
+          )
         return sent.length
       } finally {
         stop()
@@ -169,26 +183,6 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
     planInstance(instance_id: string, failing: Failing | null): Promise<Plan> {
       return planInstance(store, instance_id, failing)
     },
-  }
-
-  async function stayForWatcher(order_id: string, batch: number, cancelled: AbortSignal): Promise<void> {
-    const until = performance.now() + STAY_MS
-    for (;;) {
-      const hint = hints.wait(['watched'], STAY_MS, cancelled) // begins before the look
-      const waiting = await store.db
-        .selectFrom('launch_attempts')
-        .innerJoin('instances', 'instances.id', 'launch_attempts.instance_id')
-        .select('instances.id')
-        .where('launch_attempts.order_id', '=', order_id)
-        .where('launch_attempts.batch', '=', batch)
-        .where('launch_attempts.state', '=', 'won')
-        .where('instances.state', '=', 'starting')
-        .limit(1)
-        .executeTakeFirst()
-      const left_ms = until - performance.now()
-      if (!waiting || left_ms <= 0 || cancelled.aborted) return
-      await Promise.race([hint, delay(left_ms, undefined, { ref: false })])
-    }
   }
 }
 

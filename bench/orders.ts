@@ -86,7 +86,7 @@ async function backlog(
   const released_at = await releaseOrders(house.store)
   const settled = async () => (await settlements(house.store, since)).length >= count
   const deadline = performance.now() + SETTLE_TIMEOUT_MS
-  while (!(await settled()) && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 50))
+  while (!(await settled()) && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 250))
   const cpu = cpuPer(count, before, house.cpu({ service: service.pid, floor: floor.pid }))
   const rows = await settlements(house.store, since)
   ledger.check(rows.length === count, `${count - rows.length} of ${count} orders of the backlog did not settle`)

@@ -2,7 +2,7 @@
  * Launch attempts: what was sent to a cloud, and what is known of it. An attempt is committed before it is sent; its id
  * is tag and idempotency token. Locks: order, attempt, instance.
  */
-import { sql } from 'kysely'
+import { type Kysely, sql } from 'kysely'
 import type { Machine } from '../domain/machine.ts'
 import type { AttemptError, Cause } from '../domain/record.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
@@ -11,6 +11,7 @@ import { recordEvents } from './events.ts'
 import { changeInstances, type InstanceChange } from './instances.ts'
 import { lockOrder } from './orders.ts'
 import { wake } from './outbox.ts'
+import type { Tables } from './tables.ts'
 
 /** The declared properties of a cloud that the record's rules depend on. */
 export interface CloudTraits {
@@ -32,7 +33,7 @@ export interface AttemptToSend {
 }
 
 /** How long a wake may wait for the create step that is about to look again by itself. */
-const ATTENDED_MS = 2_000
+const ATTENDED_MS = 4_000
 
 /**
  * Marks the due attempts of a batch as sent, just before they are. An attempt that was sent before and not answered is
@@ -41,19 +42,13 @@ const ATTENDED_MS = 2_000
  */
 export function markSent(store: Store, order_id: string, batch: number, traits: CloudTraits): Promise<AttemptToSend[]> {
   return write(store, async (trx) => {
-    const order = await lockOrder(trx, order_id)
+    const order = await lockAttended(trx, order_id, Math.min(traits.call_timeout_ms, ATTENDED_MS))
     if (order?.wish !== 'run' || order.state === 'compensating' || order.state === 'failed') return []
-    if (!traits.idempotency_tokens) {
-      await trx
-        .updateTable('launch_attempts')
-        .set({ state: 'unknown' })
-        .where('order_id', '=', order_id)
-        .where('batch', '=', batch)
-        .where('state', '=', 'sent')
-        .execute()
-    }
     const resendable = traits.idempotency_tokens ? ['open', 'sent', 'unknown'] : ['open']
     const { rows } = await sql<{ attempt_id: string; send: number; name: string }>`
+      with doubted as (
+        update launch_attempts set state = 'unknown' where not ${traits.idempotency_tokens}::boolean
+          and order_id = ${order_id} and batch = ${batch} and state = 'sent')
       update launch_attempts set state = 'sent', sends = sends + 1, sent_at = clock_timestamp(), next_send_at = null,
         settle_at = clock_timestamp() + ${traits.call_timeout_ms + traits.settle_ms} * interval '1 ms'
       from (
@@ -63,7 +58,6 @@ export function markSent(store: Store, order_id: string, batch: number, traits: 
         order by attempt.id for no key update of attempt
       ) due where launch_attempts.id = due.id returning launch_attempts.id as attempt_id,
         launch_attempts.sends as send, due.name`.execute(trx)
-    if (rows.length) await attend(trx, order_id, traits.call_timeout_ms)
     leave(trx, 'machines')
     return rows.map((row) => ({
       ...row,
@@ -75,10 +69,14 @@ export function markSent(store: Store, order_id: string, batch: number, traits: 
   })
 }
 
-const attend = (trx: Trx, order_id: string, ms: number) =>
-  sql`update launch_orders set attended_until = clock_timestamp() + ${Math.min(ms, ATTENDED_MS)} * interval '1 ms' where id = ${order_id}`.execute(
-    trx,
-  )
+/** Locks an order whose step is about to look again by itself: wakes of others may wait for that. */
+const lockAttended = (trx: Trx, order_id: string, for_ms: number) =>
+  trx
+    .updateTable('launch_orders')
+    .set({ attended_until: sql<Date>`clock_timestamp() + ${for_ms} * interval '1 ms'` })
+    .where('id', '=', order_id)
+    .returningAll()
+    .executeTakeFirst()
 
 export interface SendOutcome {
   readonly attempt_id: string
@@ -99,7 +97,7 @@ const BACKOFF_MAX_MS = 10_000
 export async function storeOutcomes(store: Store, order_id: string, outcomes: readonly SendOutcome[]): Promise<void> {
   if (!outcomes.length) return
   await write(store, async (trx) => {
-    const order = await lockOrder(trx, order_id)
+    const order = await lockAttended(trx, order_id, ATTENDED_MS)
     if (!order) return
     const attempts = await lockAttempts(
       trx,
@@ -115,7 +113,6 @@ export async function storeOutcomes(store: Store, order_id: string, outcomes: re
     }
     await bindMachines(trx, order, acknowledged)
     leave(trx, 'machines')
-    await attend(trx, order_id, ATTENDED_MS)
     await wake(trx, [
       {
         target: orderWorkflowId(order_id),
@@ -251,6 +248,22 @@ export async function bindMachines(
     }
   }
   return changeInstances(trx, changes)
+}
+
+/** A batch of creates of an order. */
+export interface BatchKey {
+  readonly order_id: string
+  readonly batch: number
+}
+
+/** Those of the batches, as `order_id/batch`, that have a machine which was acknowledged and has not been seen to run or fail. */
+export async function findStarting(db: Kysely<Tables>, batches: readonly BatchKey[]): Promise<Set<string>> {
+  const { rows } = await sql<{ key: string }>`
+    select distinct attempt.order_id || '/' || attempt.batch as key
+    from unnest(${batches.map(({ order_id }) => order_id)}::uuid[], ${batches.map(({ batch }) => batch)}::int[]) as asked (order_id, batch)
+    join launch_attempts attempt using (order_id, batch) join instances on instances.id = attempt.instance_id
+    where attempt.state = 'won' and instances.state = 'starting'`.execute(db)
+  return new Set(rows.map(({ key }) => key))
 }
 
 /** A surplus machine is an event of its instance: `instance.surplus_found`. */

@@ -85,7 +85,7 @@ export function createLease(
       },
     ])
     await trx.updateTable('leases').set({ wish_event: event! }).where('id', '=', lease_id).execute()
-    await wake(trx, [{ target: leaseWorkflowId(lease_id), project_id: caller.project_id }])
+    await wake(trx, [{ target: leaseWorkflowId(lease_id), kind: 'start', project_id: caller.project_id }])
     return { lease_id }
   })
 }

@@ -16,9 +16,9 @@ import { type CloudTraits, MAY_DELETE, releaseClaims } from './attempts.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
 import { lastEventId, recordEvents } from './events.ts'
 import { changeInstances } from './instances.ts'
-import { deriveDeployment, lockOrder } from './orders.ts'
-import { answerWakes, wake } from './outbox.ts'
-import type { CloudsTable } from './tables.ts'
+import { deriveDeployment } from './orders.ts'
+import { wake } from './outbox.ts'
+import type { CloudsTable, Tables } from './tables.ts'
 
 export type CloudRow = Selectable<CloudsTable>
 /** What the adapter of a cloud declares. */
@@ -35,39 +35,30 @@ export async function planOrder(
   failing: Failing | null = null,
 ): Promise<Plan> {
   for (let round = 1; ; round++) {
-    const { plan, changed, deployment_id, event } = await write(store, (trx) =>
-      planOnce(trx, order_id, traitsOf, failing),
-    )
-    if (deployment_id && (changed || plan.done)) {
-      await write(store, (trx) => deriveDeployment(trx, deployment_id, event))
-    }
+    const plan = await write(store, (trx) => planOnce(trx, order_id, traitsOf, failing))
     if (plan.done || plan.steps.length || plan.sleep_ms === null || plan.sleep_ms > 0 || round >= ROUNDS_MAX)
       return plan
   }
 }
 
-async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf, failing: Failing | null) {
-  await answerWakes(trx, orderWorkflowId(order_id))
+async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf, failing: Failing | null): Promise<Plan> {
   const loaded = await loadOrder(trx, order_id, traitsOf)
-  if (!loaded) {
-    const gone: Plan = { steps: [], sleep_ms: null, why: '', done: true, state: 'unknown', details: 'no such order' }
-    return { plan: gone, changed: false, deployment_id: null, event: undefined }
-  }
+  if (!loaded) return { steps: [], sleep_ms: null, why: '', done: true, state: 'unknown', details: 'no such order' }
   const decided = decideOrder(loaded.view, loaded.now.getTime())
   const steps = stepsOf(loaded, decided)
   const decision = { ...decided, blocker: decided.blocker ?? stepBlocker(failing, steps) }
   const event = await applyDecision(trx, loaded, decision)
-  const changed = decision.state !== loaded.order.state
-  return { plan: toPlan(loaded, decision, steps), changed, deployment_id: loaded.order.deployment_id, event }
+  if (decision.state !== loaded.order.state) await deriveDeployment(trx, loaded.order.deployment_id, event)
+  return toPlan(loaded, decision, steps)
 }
 
 type Loaded = NonNullable<Awaited<ReturnType<typeof loadOrder>>>
 
 async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
-  const peek = await trx.selectFrom('launch_orders').select('cloud_ids').where('id', '=', order_id).executeTakeFirst()
-  if (!peek) return null
-  const clouds = await loadClouds(trx, peek.cloud_ids)
-  const order = (await lockOrder(trx, order_id))!
+  const clouds = await loadClouds(trx, order_id)
+  const locked = await lockPlanned(trx, order_id)
+  if (!locked) return null
+  const { now, may_delete, ...order } = locked
   const items = await trx
     .selectFrom('items')
     .innerJoin('instances', 'instances.id', 'items.instance_id')
@@ -89,9 +80,6 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     .orderBy('number')
     .execute()
   const open = Map.groupBy(attempts, (attempt) => attempt.item_id)
-  const { rows } = await sql<{ now: Date; may_delete: boolean }>`
-    select clock_timestamp() as now, ${MAY_DELETE} as may_delete from launch_orders where id = ${order_id}`.execute(trx)
-  const { now, may_delete } = rows[0]!
   const view: OrderView = {
     state: order.state,
     policy: order.policy,
@@ -101,7 +89,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     may_delete,
     next_batch: order.next_batch,
     next_undo_batch: order.next_undo_batch,
-    clouds: peek.cloud_ids.map((id) => cloudView(clouds.get(id)!, traitsOf)),
+    clouds: order.cloud_ids.map((id) => cloudView(clouds.get(id)!, traitsOf)),
     items: items.map(
       (item): ItemView => ({
         id: item.id,
@@ -118,6 +106,17 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     ),
   }
   return { order, items, clouds, view, now }
+}
+
+type OrderRow = Selectable<Tables['launch_orders']>
+
+/** Locks an order and answers every wake that was there before; with the time and what else the plan depends on. */
+async function lockPlanned(trx: Trx, order_id: string) {
+  const { rows } = await sql<OrderRow & { now: Date; may_delete: boolean }>`
+    with answered as (delete from outbox where target = ${orderWorkflowId(order_id)})
+    select launch_orders.*, clock_timestamp() as now, ${MAY_DELETE} as may_delete
+    from launch_orders where id = ${order_id} for no key update of launch_orders`.execute(trx)
+  return rows[0]
 }
 
 function attemptView(attempt: {
@@ -151,11 +150,12 @@ function attemptView(attempt: {
 }
 
 /** Clouds of an order; those with an allocation of ours are locked, so that claims are counted truly. */
-async function loadClouds(
-  trx: Trx,
-  cloud_ids: readonly string[],
-): Promise<Map<string, CloudRow & { claimed: number }>> {
-  const rows = await trx.selectFrom('clouds').selectAll().where('id', 'in', cloud_ids).orderBy('id').execute()
+async function loadClouds(trx: Trx, order_id: string): Promise<Map<string, CloudRow & { claimed: number }>> {
+  const named = trx
+    .selectFrom('launch_orders')
+    .select(sql<string>`unnest(cloud_ids)`.as('id'))
+    .where('id', '=', order_id)
+  const rows = await trx.selectFrom('clouds').selectAll().where('id', 'in', named).orderBy('id').execute()
   const limited = rows.filter((cloud) => cloud.allocation !== null).map((cloud) => cloud.id)
   const claimed = new Map<string, number>()
   if (limited.length) {

@@ -193,7 +193,7 @@ export async function endOrder(
 
 type OrderRow = NonNullable<Awaited<ReturnType<typeof lockOrder>>>
 
-/** Locks an order's row; the lock order (deployment before order) is the caller's business. */
+/** Locks an order's row. Its deployment, where that is needed, is locked after it. */
 export function lockOrder(trx: Trx, order_id: string) {
   return trx.selectFrom('launch_orders').selectAll().where('id', '=', order_id).forNoKeyUpdate().executeTakeFirst()
 }

@@ -10,6 +10,8 @@ import type { Tables } from './tables.ts'
 
 export interface Wake {
   readonly target: WorkflowId
+  /** `start`: the noun is new, made in the same transaction. Any run of its flow has seen it, and needs no signal. */
+  readonly kind?: 'start' | 'wake'
   readonly project_id?: string | null
   /** The noun's `attended_until`: it is being worked on and looks again by itself; delayed until then, never dropped. */
   readonly attended_until?: Date | null
@@ -24,12 +26,13 @@ export async function wake(trx: Trx, wakes: readonly Wake[]): Promise<void> {
   const now = Date.now()
   if (wakes.some((w) => !w.delay_ms && (w.attended_until?.getTime() ?? 0) <= now)) leave(trx, 'outbox')
   await sql`
-    insert into outbox (target, project_id, not_before)
-    select target, project_id, greatest(clock_timestamp() + delay_ms * interval '1 ms', attended_until)
+    insert into outbox (target, project_id, kind, not_before)
+    select target, project_id, kind, greatest(clock_timestamp() + delay_ms * interval '1 ms', attended_until)
     from unnest(${[...by_target.keys()]}::text[],
       ${[...by_target.values()].map((w) => w.project_id ?? null)}::uuid[],
+      ${[...by_target.values()].map((w) => w.kind ?? 'wake')}::text[],
       ${[...by_target.values()].map((w) => w.attended_until ?? null)}::timestamptz[],
-      ${[...by_target.values()].map((w) => w.delay_ms ?? 0)}::int[]) as w (target, project_id, attended_until, delay_ms)`.execute(
+      ${[...by_target.values()].map((w) => w.delay_ms ?? 0)}::int[]) as w (target, project_id, kind, attended_until, delay_ms)`.execute(
     trx,
   )
 }
@@ -50,22 +53,27 @@ export async function releaseWakes(trx: Trx, target: WorkflowId): Promise<void> 
 export interface ClaimedWake {
   readonly target: WorkflowId
   readonly project_id: string | null
+  /** `start` where all its rows say so. */
+  readonly kind: 'start' | 'wake'
   readonly ids: readonly number[]
 }
 
 /** Takes due rows, oldest first, for `claim_ms`; one entry a target. */
 export async function claimWakes(db: Kysely<Tables>, limit: number, claim_ms: number): Promise<ClaimedWake[]> {
-  const { rows } = await sql<{ id: number; target: WorkflowId; project_id: string | null }>`
+  const { rows } = await sql<Omit<ClaimedWake, 'ids'> & { id: number }>`
     update outbox set not_before = clock_timestamp() + ${claim_ms} * interval '1 ms'
     from (select id from outbox where not_before <= clock_timestamp() order by id limit ${limit} for update skip locked) due
-    where outbox.id = due.id returning outbox.id, target, project_id`.execute(db)
-  const by_target = new Map<string, { target: WorkflowId; project_id: string | null; ids: number[] }>()
-  for (const row of rows.toSorted((a, b) => a.id - b.id)) {
-    const entry = by_target.get(row.target)
-    if (entry) entry.ids.push(row.id)
-    else by_target.set(row.target, { target: row.target, project_id: row.project_id, ids: [row.id] })
-  }
-  return [...by_target.values()]
+    where outbox.id = due.id returning outbox.id, target, project_id, kind`.execute(db)
+  const by_target = Map.groupBy(
+    rows.toSorted((a, b) => a.id - b.id),
+    ({ target }) => target,
+  )
+  return [...by_target].map(([target, of_target]) => ({
+    target,
+    project_id: of_target[0]!.project_id,
+    kind: of_target.every(({ kind }) => kind === 'start') ? 'start' : 'wake',
+    ids: of_target.map(({ id }) => id),
+  }))
 }
 
 /** Deletes what was handed over. */

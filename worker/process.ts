@@ -3,20 +3,16 @@ import { access, constants, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sql } from 'kysely'
 import { type Logger, pino } from 'pino'
-import { type Engine, startEngine } from '../embedded/engine.ts'
+import type { Engine } from '../embedded/engine.ts'
 import { openStore, type Store } from '../store/database.ts'
 import { createEnvelope, loadMasterKey } from '../store/envelope.ts'
 import { shiftClock } from '../store/housekeeping.ts'
 import { markRestored, readInstallation } from '../store/installation.ts'
 import { migrate } from '../store/migrate.ts'
 import { createToken } from '../store/projects.ts'
-import { buildBundle } from './bundle.ts'
 import type { Config } from './config.ts'
-import { freePort, installRuntime } from './runtime.ts'
 import { type Service, startService } from './service.ts'
 import { startTracing } from './tracing.ts'
-
-export { installRuntime } from './runtime.ts'
 
 export interface Running {
   readonly service: Service
@@ -60,13 +56,11 @@ export async function openProcess(
 ): Promise<Running> {
   const log = openLog(config.log_level)
   await requireFolder(config.data)
-  const temporal_metrics = installRuntime(log, await freePort())
+  const library = config.role === 'api' ? undefined : await loadLibrary(config, log)
   const stopTracing = await startTracing(process.env, config.role)
-  const workflow_bundle = config.role === 'api' ? undefined : buildBundle(join(config.data, 'run'))
-  workflow_bundle?.catch(() => {})
   const engine =
     config.role === 'all'
-      ? await startEngine({
+      ? await (await import('../embedded/engine.ts')).startEngine({
           data: config.data,
           log: tell ?? ((line) => log.info(line)),
           namespace: config.temporal_namespace,
@@ -92,8 +86,8 @@ export async function openProcess(
       hook_allow: config.hook_allow,
       envelope,
       log,
-      workflow_bundle,
-      temporal_metrics,
+      workflow_bundle: library?.workflow_bundle,
+      ...(library ? { temporal_metrics: library.metrics } : {}),
     })
     return {
       service,
@@ -111,6 +105,18 @@ export async function openProcess(
     await engine?.stop()
     throw error
   }
+}
+
+/** Temporal's library, its figures and the workflows in one bundle. A process of role `api` starts sooner without. */
+async function loadLibrary(config: Config, log: Logger) {
+  const [{ freePort, installRuntime }, { buildBundle }] = await Promise.all([
+    import('./runtime.ts'),
+    import('./bundle.ts'),
+  ])
+  const metrics = installRuntime(log, await freePort())
+  const workflow_bundle = buildBundle(join(config.data, 'run'))
+  workflow_bundle.catch(() => {}) // told by whoever waits for it
+  return { metrics, workflow_bundle }
 }
 
 /** The data folder is there and may be written to; rejects with one sentence otherwise. */

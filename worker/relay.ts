@@ -1,9 +1,9 @@
 /**
- * The relay: turns the outbox into `signalWithStart(wake)`. Few calls in flight, fewer when the engine gets slow: above
+ * The relay: turns the outbox into `start`, for what is new, and `signalWithStart(wake)`. Few calls in flight, fewer when the engine gets slow: above
  * its rate more calls only make everything late. Losing a hand-over costs time, never an order: the row stays.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Client, WorkflowSignalWithStartOptions, WorkflowStartOptions } from '@temporalio/client'
+import type { Client, WorkflowStartOptions } from '@temporalio/client'
 import { defineSearchAttributeKey } from '@temporalio/common'
 import { sql } from 'kysely'
 import type { Logger } from 'pino'
@@ -116,13 +116,7 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     while (offered.length && state.in_flight < state.limit) {
       const order = offered.shift()!
       const target = orderWorkflowId(order.order_id)
-      void call(target, () =>
-        client.workflow.start(parseWorkflowId(target).type, {
-          ...base(target, order.project_id),
-          workflowIdConflictPolicy: 'USE_EXISTING',
-          requestEagerStart: eager,
-        }),
-      ).then((ok) => {
+      void call(target, () => begin(target, base(target, order.project_id))).then((ok) => {
         own.delete(target)
         if (ok) done_ids.push(order.outbox_id)
         pump()
@@ -130,12 +124,18 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     }
   }
 
+  /** A new noun: one that has its flow already needs nothing. Eagerly, so that the first task comes back with the answer. */
+  const begin = (target: WorkflowId, options: WorkflowStartOptions & { args: [string] }) =>
+    client.workflow.start(parseWorkflowId(target).type, {
+      ...options,
+      workflowIdConflictPolicy: 'USE_EXISTING',
+      requestEagerStart: eager && options.startDelay === undefined,
+    })
+  const signal = (target: WorkflowId, options: WorkflowStartOptions & { args: [string] }) =>
+    client.workflow.signalWithStart(parseWorkflowId(target).type, { ...options, signal: WAKE, signalArgs: [] })
+
   const handOver = async (wake: ClaimedWake, lease: Sleeper | undefined): Promise<boolean> => {
-    const options: WorkflowSignalWithStartOptions = {
-      ...base(wake.target, wake.project_id),
-      signal: WAKE,
-      signalArgs: [],
-    }
+    const options = base(wake.target, wake.project_id)
     if (lease && lease.delay_ms >= START_DELAY_MIN_MS) {
       // Nothing of it runs until then: what it would say of itself is said for it.
       const { name, state, start_at, end_at } = lease
@@ -146,7 +146,7 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
       })
     }
     const ok = await call(wake.target, () =>
-      client.workflow.signalWithStart(parseWorkflowId(wake.target).type, options),
+      wake.kind === 'start' ? begin(wake.target, options) : signal(wake.target, options),
     )
     if (ok) done_ids.push(...wake.ids)
     return ok
@@ -205,9 +205,10 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     async run(signal) {
       while (!signal.aborted) {
         try {
+          const hint = hints.wait(['outbox'], IDLE_MS, signal) // begins before the look
           const { targets, failed } = await round()
           if (failed) await delay(FAILED_PAUSE_MS, undefined, { signal }).catch(() => {})
-          else if (!targets) await hints.wait(['outbox'], IDLE_MS, signal)
+          else if (!targets) await hint
         } catch (error) {
           log.warn(
             { err: error instanceof Error ? error.message : String(error) },

@@ -3,8 +3,6 @@ import { serve } from '@hono/node-server'
 import { sql } from 'kysely'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
-import { openClouds } from '../activities/clouds.ts'
-import { createActivities } from '../activities/index.ts'
 import { createApp } from '../api/app.ts'
 import { parseAllowList } from '../domain/hook-address.ts'
 import { PROVIDER_NAMES } from '../providers/registry.ts'
@@ -12,7 +10,7 @@ import { openStore, type Store } from '../store/database.ts'
 import type { Envelope } from '../store/envelope.ts'
 import { openHints } from '../store/hints.ts'
 import { assertCompatible } from '../store/migrate.ts'
-import { type EngineSide, type EngineSideNeeds, startEngineSide } from './engine-side.ts'
+import type { EngineSide, EngineSideNeeds } from './engine-side.ts'
 import { observe, registerMetrics } from './metrics.ts'
 
 export interface ServiceOptions {
@@ -69,6 +67,11 @@ export async function startService(options: ServiceOptions): Promise<Service> {
 
   let engine: EngineSide | undefined
   if (role !== 'api') {
+    const [{ openClouds }, { createActivities }, { startEngineSide }] = await Promise.all([
+      import('../activities/clouds.ts'),
+      import('../activities/index.ts'),
+      import('./engine-side.ts'),
+    ])
     const observed = observe(registry)
     const clouds = openClouds(store, envelope, observed.call)
     const activities = createActivities({

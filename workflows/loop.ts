@@ -25,6 +25,8 @@ import { blockedDetails, reasonOf } from './failing.ts'
 export const wake = defineSignal(WAKE)
 
 const STATE = defineSearchAttributeKey('HoldfastState', 'KEYWORD')
+/** States to be found by in the list of flows that are over; how a flow ended well is not worth a write. */
+const BAD_ENDS: ReadonlySet<string> = new Set(['failed', 'ERROR'])
 /** Runs stay short: well below the engine's own suggestion of 4,096 events. */
 const HISTORY_MAX = 2_000
 /** A step that failed by a bug of ours is not tried again at once. */
@@ -86,7 +88,8 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
     const plan = await planNow(id, noun, { failing, running: [...running.keys()] })
     if (!plan.steps.some(({ key }) => key === failing?.step)) failing = null
     setCurrentDetails(failing ? blockedDetails(plan.details, failing.reason) : plan.details)
-    if (shown !== '' && plan.state !== shown) upsertSearchAttributes([{ key: STATE, value: plan.state }])
+    const ends_well = plan.done && !BAD_ENDS.has(plan.state)
+    if (shown !== '' && plan.state !== shown && !ends_well) upsertSearchAttributes([{ key: STATE, value: plan.state }])
     shown = plan.state
     if (plan.done && running.size === 0) {
       if (wakes === wakes_seen) return

@@ -1,0 +1,48 @@
+/** Where create steps stay until the watcher has seen their machines: at each hint one look for all of a process. */
+import { type BatchKey, findStarting } from '../store/attempts.ts'
+import type { Store } from '../store/database.ts'
+import type { Hints } from '../store/hints.ts'
+
+/** Looks by itself this often, hint or not. */
+const LOOK_MS = 500
+
+/** Resolves when no machine of the batch is starting any more, or when the signal fires. */
+export type UntilSeen = (batch: BatchKey, signal: AbortSignal) => Promise<void>
+
+/** Makes the waiting room of a process. */
+export function createWaitingRoom(store: Store, hints: Hints): UntilSeen {
+  const inside = new Map<string, { readonly batch: BatchKey; readonly leave: () => void }>()
+  let looking = false
+
+  const lookWhileWaited = async (): Promise<void> => {
+    looking = true
+    while (inside.size) {
+      const hint = hints.wait(['watched'], LOOK_MS) // begins before the look
+      const asked = [...inside.values()]
+      // While the record is away nobody leaves before their time is up.
+      const starting = await findStarting(
+        store.db,
+        asked.map(({ batch }) => batch),
+      ).catch(() => undefined)
+      for (const { batch, leave } of asked) if (starting && !starting.has(keyOf(batch))) leave()
+      if (inside.size) await hint
+    }
+    looking = false
+  }
+
+  return (batch, signal) =>
+    new Promise((resolve) => {
+      if (signal.aborted) return resolve()
+      const key = keyOf(batch)
+      const leave = (): void => {
+        signal.removeEventListener('abort', leave)
+        inside.delete(key)
+        resolve()
+      }
+      signal.addEventListener('abort', leave, { once: true })
+      inside.set(key, { batch, leave })
+      if (!looking) void lookWhileWaited()
+    })
+}
+
+const keyOf = ({ order_id, batch }: BatchKey): string => `${order_id}/${batch}`
