@@ -97,8 +97,11 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
       return planOrder(store, order_id, clouds.traits, failing)
     },
 
-    /** Sends the due creates of a batch and stores what they are answered. Returns how many were sent. */
-    async createInstances(order_id: string, batch: number): Promise<number> {
+    /**
+     * Sends the due creates of a batch and stores what they are answered. Returns how many were sent. `stays`: until the
+     * watcher has seen the machines, for some seconds at most; not where other batches wait for the place.
+     */
+    async createInstances(order_id: string, batch: number, stays: boolean): Promise<number> {
       const cancelled = cancellationSignal()
       const stop = beat()
       try {
@@ -126,7 +129,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
             return patiently(() => storeOutcomes(store, order_id, outcomes), cancelled)
           },
         )
-        if (sent.length)
+        if (sent.length && stays)
           await untilSeen(
             { order_id, batch },
             AbortSignal.any([cancelled, AbortSignal.timeout(refused ? STAY_REFUSED_MS : STAY_MS)]),

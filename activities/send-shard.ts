@@ -149,7 +149,7 @@ function stopper(bell: Bell, signal: AbortSignal, duration_ms: number): Stopper 
 
 async function listen(hints: Hints, bell: Bell, signal: AbortSignal, stopped: () => boolean): Promise<void> {
   while (!stopped()) {
-    await hints.wait(['events', 'deliveries'], LOOK_MS, signal)
+    await hints.wait(['deliveries'], LOOK_MS, signal)
     bell.ring()
   }
 }

@@ -109,7 +109,7 @@ async function calmly(api: Api, seconds: number, ledger: Ledger) {
   const receiver = await openReceiver()
   try {
     const filter = { types: ['order.state_changed', 'instance.state_changed'] }
-    await api.send('POST', '/api/hooks', { uri: receiver.uri, filter })
+    const { hook } = await api.send<{ hook: { id: string } }>('POST', '/api/hooks', { uri: receiver.uri, filter })
     const accepted = new Latencies()
     const due_of = new Map<string, number>()
     await atRate(CALM_PER_S, Math.ceil(CALM_PER_S * seconds), async (index, due) => {
@@ -130,6 +130,7 @@ async function calmly(api: Api, seconds: number, ledger: Ledger) {
       latencies.add(at - due_of.get(name)!)
     }
     ledger.check(order_running.count === due_of.size, `${due_of.size} orders, ${order_running.count} told as running`)
+    await api.send('DELETE', `/api/hooks/${hook.id}`)
     return {
       accepted_ms: { ...accepted.quantiles() },
       instance_running_ms: { ...instance_running.quantiles() },

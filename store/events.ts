@@ -4,7 +4,7 @@
  * The database does the rest by triggers: it refuses a gap in a resource's sequence, chains digests, renders the native
  * body, and makes one delivery row for each hook that wants the event.
  */
-import { type Kysely, sql } from 'kysely'
+import { type Kysely, type RawBuilder, sql } from 'kysely'
 import type { Cause } from '../domain/record.ts'
 import { leave, type Store, type Trx } from './database.ts'
 import type { Tables } from './tables.ts'
@@ -22,6 +22,10 @@ export interface NewEvent {
   readonly snapshot: Readonly<{ [field: string]: unknown }>
   readonly cause: Cause
 }
+
+/** Whether a project has hooks, so that its events may be deliveries as well. */
+export const heard = (project_id: RawBuilder<unknown>) =>
+  sql<boolean>`exists (select from hooks where hooks.project_id = ${project_id} and hooks.state <> 'deleted')`
 
 /** Writes events and returns their ids, in the order given. */
 export async function recordEvents(trx: Trx, events: readonly NewEvent[]): Promise<string[]> {
@@ -42,8 +46,9 @@ export async function recordEvents(trx: Trx, events: readonly NewEvent[]): Promi
         cause: JSON.stringify(event.cause),
       })),
     )
-    .returning(['id', 'number'])
+    .returning(['id', 'number', heard(sql.ref('events.project_id')).as('heard')])
     .execute()
+  if (rows.some((row) => row.heard)) leave(trx, 'deliveries')
   return rows.toSorted((a, b) => a.number - b.number).map((row) => row.id)
 }
 

@@ -110,10 +110,9 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
 
 type OrderRow = Selectable<Tables['launch_orders']>
 
-/** Locks an order and answers every wake that was there before; with the time and what else the plan depends on. */
+/** Locks an order; with the time and what else the plan depends on. */
 async function lockPlanned(trx: Trx, order_id: string) {
   const { rows } = await sql<OrderRow & { now: Date; may_delete: boolean }>`
-    with answered as (delete from outbox where target = ${orderWorkflowId(order_id)})
     select launch_orders.*, clock_timestamp() as now, ${MAY_DELETE} as may_delete
     from launch_orders where id = ${order_id} for no key update of launch_orders`.execute(trx)
   return rows[0]
@@ -149,13 +148,15 @@ function attemptView(attempt: {
   }
 }
 
-/** Clouds of an order; those with an allocation of ours are locked, so that claims are counted truly. */
+/**
+ * Clouds of an order; those with an allocation of ours are locked, so that claims are counted truly. The first thing a
+ * plan reads, so every wake that is seen here is answered: what it was for is seen as well.
+ */
 async function loadClouds(trx: Trx, order_id: string): Promise<Map<string, CloudRow & { claimed: number }>> {
-  const named = trx
-    .selectFrom('launch_orders')
-    .select(sql<string>`unnest(cloud_ids)`.as('id'))
-    .where('id', '=', order_id)
-  const rows = await trx.selectFrom('clouds').selectAll().where('id', 'in', named).orderBy('id').execute()
+  const { rows } = await sql<CloudRow>`
+    with answered as (delete from outbox where target = ${orderWorkflowId(order_id)})
+    select * from clouds where id = any (select unnest(cloud_ids) from launch_orders where id = ${order_id})
+    order by id`.execute(trx)
   const limited = rows.filter((cloud) => cloud.allocation !== null).map((cloud) => cloud.id)
   const claimed = new Map<string, number>()
   if (limited.length) {

@@ -16,16 +16,22 @@ import { type ClaimedWake, claimWakes, forgetWakes } from '../store/outbox.ts'
 const PROJECT = defineSearchAttributeKey('HoldfastProject', 'KEYWORD')
 const STATE = defineSearchAttributeKey('HoldfastState', 'KEYWORD')
 
-const IN_FLIGHT_MAX = 8
+const IN_FLIGHT_MAX = 16
 const OFFERED_MAX = 16
 const CLAIM_ROWS = 64
 /** A claimed row that was not handed over becomes visible to all relays again after this. */
 const CLAIM_MS = 10_000
 const CALL_TIMEOUT_MS = 5_000
 /** Calls slower than this mean the engine has enough to do. */
-const SLOW_MS = 500
-const FAST_MS = 150
+const SLOW_MS = 150
+const FAST_MS = 50
+/**
+ * A flow that was started keeps its place until its first plan, here, for so long at most: the engine takes starts faster
+ * than flows get on, and every one too many makes all of them, and the API, slower.
+ */
+const FIRST_PLAN_MS = 1_000
 const IDLE_MS = 500
+const FORGET_MS = 10
 const FAILED_PAUSE_MS = 500
 /** A noun whose first moment is at least so far away begins with a start delay: one transition until then. */
 const START_DELAY_MIN_MS = 2_000
@@ -35,6 +41,8 @@ const SUMMARY_MAX = 100
 export interface Relay {
   /** Hands over a new order at once, eagerly where this process has a worker; its outbox row goes when that succeeds. */
   offer(accepted: { order_id: string; outbox_id: number | null; project_id: string }): void
+  /** Told that an activity of a flow has ended in this process: its first plan, if it was started here. */
+  planned(workflow_id: string): void
   /** Works until the signal fires, then finishes the calls in flight. */
   run(signal: AbortSignal): Promise<void>
   /** For metrics: calls in flight, the present limit, failures. */
@@ -65,6 +73,7 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
   const offered: { order_id: string; outbox_id: number; project_id: string }[] = []
   const own = new Set<WorkflowId>()
   let done_ids: number[] = []
+  let forgetting: NodeJS.Timeout | undefined
   const slot_waiters: (() => void)[] = []
   /** More waits in the outbox than one round takes. */
   let backlog = false
@@ -81,7 +90,20 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     ...(project_id ? { priority: { fairnessKey: project_id } } : {}),
   })
 
-  const call = async (target: WorkflowId, job: () => Promise<unknown>): Promise<boolean> => {
+  const first_plans = new Map<string, () => void>()
+  const firstPlan = (target: WorkflowId): Promise<void> =>
+    new Promise((resolve) => {
+      const planned = (): void => {
+        clearTimeout(timer)
+        first_plans.delete(target)
+        resolve()
+      }
+      const timer = setTimeout(planned, FIRST_PLAN_MS)
+      first_plans.set(target, planned)
+    })
+
+  /** One call to the engine; its place is free again after it, or after `then`. */
+  const call = async (target: WorkflowId, job: () => Promise<unknown>, then?: Promise<void>): Promise<boolean> => {
     state.in_flight++
     const begun_at = performance.now()
     try {
@@ -102,8 +124,13 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
       )
       return false
     } finally {
-      state.in_flight--
-      slot_waiters.shift()?.()
+      void (then ?? Promise.resolve()).then(() => {
+        state.in_flight--
+        // Those of the outbox first: new ones that always came first would keep them waiting for ever.
+        const waiter = slot_waiters.shift()
+        if (waiter) waiter()
+        else pump()
+      })
     }
   }
 
@@ -116,23 +143,28 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     while (offered.length && state.in_flight < state.limit) {
       const order = offered.shift()!
       const target = orderWorkflowId(order.order_id)
-      void call(target, () => begin(target, base(target, order.project_id))).then((ok) => {
+      void begin(target, base(target, order.project_id)).then((ok) => {
         own.delete(target)
-        if (ok) done_ids.push(order.outbox_id)
-        pump()
+        if (ok) done([order.outbox_id])
       })
     }
   }
 
   /** A new noun: one that has its flow already needs nothing. Eagerly, so that the first task comes back with the answer. */
-  const begin = (target: WorkflowId, options: WorkflowStartOptions & { args: [string] }) =>
-    client.workflow.start(parseWorkflowId(target).type, {
-      ...options,
-      workflowIdConflictPolicy: 'USE_EXISTING',
-      requestEagerStart: eager && options.startDelay === undefined,
-    })
-  const signal = (target: WorkflowId, options: WorkflowStartOptions & { args: [string] }) =>
-    client.workflow.signalWithStart(parseWorkflowId(target).type, { ...options, signal: WAKE, signalArgs: [] })
+  const begin = (target: WorkflowId, options: WorkflowStartOptions & { args: [string] }): Promise<boolean> => {
+    const at_once = options.startDelay === undefined
+    const start = () =>
+      client.workflow.start(parseWorkflowId(target).type, {
+        ...options,
+        workflowIdConflictPolicy: 'USE_EXISTING',
+        requestEagerStart: eager && at_once,
+      })
+    return call(target, start, eager && at_once ? firstPlan(target) : undefined)
+  }
+  const signal = (target: WorkflowId, options: WorkflowStartOptions & { args: [string] }): Promise<boolean> =>
+    call(target, () =>
+      client.workflow.signalWithStart(parseWorkflowId(target).type, { ...options, signal: WAKE, signalArgs: [] }),
+    )
 
   const handOver = async (wake: ClaimedWake, lease: Sleeper | undefined): Promise<boolean> => {
     const options = base(wake.target, wake.project_id)
@@ -145,10 +177,8 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
         staticDetails: `**${name}**: ${state}, ${start_at.toISOString()} to ${end_at.toISOString()}; times as they were when it began to wait`,
       })
     }
-    const ok = await call(wake.target, () =>
-      wake.kind === 'start' ? begin(wake.target, options) : signal(wake.target, options),
-    )
-    if (ok) done_ids.push(...wake.ids)
+    const ok = await (wake.kind === 'start' ? begin : signal)(wake.target, options)
+    if (ok) done(wake.ids)
     return ok
   }
 
@@ -164,37 +194,42 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
   }
 
   const forget = async (): Promise<void> => {
-    if (!done_ids.length) return
+    clearTimeout(forgetting)
+    forgetting = undefined
     const ids = done_ids
     done_ids = []
     await forgetWakes(store.db, ids)
   }
+  /** Those of one moment together. */
+  const done = (ids: readonly number[]): void => {
+    done_ids.push(...ids)
+    // What cannot be deleted now is handed over once more later.
+    forgetting ??= setTimeout(() => void forget().catch(() => {}), FORGET_MS)
+  }
 
-  /** One round; returns how many targets it had. */
-  const round = async (): Promise<{ targets: number; failed: boolean }> => {
-    await forget()
+  /** Failures that a pause has answered. */
+  let failures_seen = 0
+  const failing = (): boolean => state.failed > failures_seen
+
+  /** One claim, handed over as places become free; returns how many targets it had, the last ones still under way. */
+  const round = async (): Promise<number> => {
     const claimed = await claimWakes(store.db, CLAIM_ROWS, CLAIM_MS)
     backlog = claimed.length >= CLAIM_ROWS / 2
+    // Oldest first: what has not begun goes the way of the outbox, behind those that wait there.
+    if (backlog) for (const { order_id } of offered.splice(0)) own.delete(orderWorkflowId(order_id))
     const wakes = claimed.filter((wake) => !own.has(wake.target))
     const sleepers = await sleepersOf(wakes)
-    let failed = false
-    const running = new Set<Promise<void>>()
     for (const wake of wakes) {
       await slot()
-      if (failed) break
-      const promise = handOver(wake, sleepers.get(wake.target)).then((ok) => {
-        failed ||= !ok
-        running.delete(promise)
-      })
-      running.add(promise)
+      if (failing()) break // the rest is claimed again in a while
+      void handOver(wake, sleepers.get(wake.target))
     }
-    await Promise.all(running)
-    await forget()
-    return { targets: claimed.length, failed }
+    return claimed.length
   }
 
   return {
     state,
+    planned: (workflow_id) => first_plans.get(workflow_id)?.(),
     offer(accepted) {
       // Beyond the engine's rate they go the way of the outbox, oldest first: none overtakes those that wait there.
       if (accepted.outbox_id === null || backlog || offered.length >= OFFERED_MAX) return
@@ -206,9 +241,10 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
       while (!signal.aborted) {
         try {
           const hint = hints.wait(['outbox'], IDLE_MS, signal) // begins before the look
-          const { targets, failed } = await round()
-          if (failed) await delay(FAILED_PAUSE_MS, undefined, { signal }).catch(() => {})
-          else if (!targets) await hint
+          if (failing()) {
+            await delay(FAILED_PAUSE_MS, undefined, { signal }).catch(() => {})
+            failures_seen = state.failed
+          } else if (!(await round())) await hint
         } catch (error) {
           log.warn(
             { err: error instanceof Error ? error.message : String(error) },
@@ -218,6 +254,7 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
         }
         pump()
       }
+      for (const planned of first_plans.values()) planned()
       while (state.in_flight) await new Promise<void>((resolve) => slot_waiters.push(resolve))
       await forget().catch(() => {})
     },

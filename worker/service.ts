@@ -83,7 +83,10 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       allow,
       user_agent: USER_AGENT,
       onBug: (where, err) => log.error({ err, ...where }, 'an activity failed unexpectedly'),
-      onEnd: (where, ended) => log[ended.failure ? 'warn' : 'debug']({ ...where, ...ended }, 'activity ended'),
+      onEnd: (where, ended) => {
+        log[ended.failure ? 'warn' : 'debug']({ ...where, ...ended }, 'activity ended')
+        engine?.relay()?.planned(where.workflow_id)
+      },
       onAttempt: observed.delivery,
     })
     engine = startEngineSide({

@@ -19,7 +19,7 @@ export async function launchOrder(order_id: string): Promise<void> {
   })
 }
 
-function run(step: Step): Promise<unknown> {
+function run(step: Step, others_wait: boolean): Promise<unknown> {
   const steps = proxyActivities<Activities>({
     ...STEP,
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -28,5 +28,5 @@ function run(step: Step): Promise<unknown> {
   const [order_id, batch] = step.args as [string, number]
   return step.activity === 'deleteInstances'
     ? steps.deleteInstances(order_id, batch)
-    : steps.createInstances(order_id, batch)
+    : steps.createInstances(order_id, batch, !others_wait)
 }

@@ -43,7 +43,8 @@ export interface Noun {
   /** Plans in the record: local activity first, the same as a regular one while the record is away. */
   readonly plan: (id: string, now: Present) => Promise<Plan>
   readonly planPatiently: (id: string, now: Present) => Promise<Plan>
-  readonly run: (step: Step) => Promise<unknown>
+  /** `others_wait`: for a place among the running ones. */
+  readonly run: (step: Step, others_wait: boolean) => Promise<unknown>
   /** Steps side by side, where it is not the usual number. */
   readonly steps_max?: number
 }
@@ -60,11 +61,11 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
   })
   const running = new Map<string, { scope: CancellationScope; cloud: string }>()
 
-  const start = (step: Step): void => {
+  const start = (step: Step, others_wait: boolean): void => {
     const scope = new CancellationScope({ cancellable: true })
     running.set(step.key, { scope, cloud: step.cloud })
     scope
-      .run(() => noun.run(step))
+      .run(() => noun.run(step, others_wait))
       .then(
         () => {
           failing = null
@@ -101,7 +102,11 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
     if (renew && running.size === 0) await continueAsNew(id)
     if (failed) await sleep(FAILED_STEP_PAUSE_MS, { summary: 'a step failed; it is tried again after a pause' })
     failed = 0
-    if (!renew) for (const step of choose(plan.steps, running, noun.steps_max ?? STEPS_MAX)) start(step)
+    if (!renew) {
+      const chosen = choose(plan.steps, running, noun.steps_max ?? STEPS_MAX)
+      const others_wait = plan.steps.filter(({ key }) => !running.has(key)).length > chosen.length
+      for (const step of chosen) start(step, others_wait)
+    }
     const moved = () => wakes !== wakes_seen || ended !== ended_seen
     if (plan.sleep_ms === null) await condition(moved)
     else await condition(moved, Math.max(1, plan.sleep_ms), { summary: plan.why.slice(0, 300) })

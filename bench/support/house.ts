@@ -37,7 +37,7 @@ export interface ServiceProcess {
 }
 
 export interface Api {
-  /** One request; throws where the answer is not a 2xx. Gives the parsed body. */
+  /** One request; throws where the answer is not a 2xx. Gives the parsed body, if there is one. */
   send<Body>(method: 'GET' | 'POST' | 'PATCH' | 'DELETE', path: string, body?: unknown): Promise<Body>
   close(): Promise<void>
 }
@@ -223,7 +223,7 @@ function openApi(url: string, token: string): Api {
       })
       const text = await answer.body.text()
       if (answer.statusCode > 299) throw new Error(`${method} ${path} answered ${answer.statusCode}: ${text}`)
-      return JSON.parse(text) as Body
+      return (text ? JSON.parse(text) : undefined) as Body
     },
     close: () => pool.destroy(),
   }
