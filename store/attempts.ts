@@ -205,20 +205,11 @@ export async function bindMachines(
   const wanted = new Map(instances.map((row) => [row.id, row.wish !== 'terminate' && row.state === 'pending']))
   const cause_of = new Map(instances.map((row) => [row.id, row.wish_event]))
   const changes: InstanceChange[] = []
+  const won: AttemptRow[] = []
+  const surplus: { attempt: AttemptRow; cause: Cause }[] = []
   for (const { attempt, machine, how, seen_at } of fresh) {
     const wins =
       !ending && attempt.state !== 'lost' && wanted.get(attempt.instance_id) === true && !winners.has(attempt.item_id)
-    await trx
-      .updateTable('launch_attempts')
-      .set({
-        state: wins ? 'won' : 'surplus',
-        provider_id: machine.provider_id,
-        answered_at: sql<Date>`clock_timestamp()`,
-        next_send_at: null,
-        gone_at: null,
-      })
-      .where('id', '=', attempt.id)
-      .execute()
     const cause: Cause = {
       rule: wins ? how : 'surplus_machine',
       reason: wins ? 'the cloud has the machine' : 'a late machine nobody needs',
@@ -231,10 +222,10 @@ export async function bindMachines(
       },
       ...(cause_of.get(attempt.instance_id) ? { event: cause_of.get(attempt.instance_id)! } : {}),
     }
-    if (!wins) await tellSurplus(trx, attempt, cause)
+    if (!wins) surplus.push({ attempt, cause })
     else {
+      won.push(attempt)
       winners.add(attempt.item_id)
-      await trx.updateTable('items').set({ state: 'starting' }).where('id', '=', attempt.item_id).execute()
       changes.push({
         id: attempt.instance_id,
         to: 'starting',
@@ -247,7 +238,30 @@ export async function bindMachines(
       })
     }
   }
+  await storeBound(trx, fresh, won)
+  for (const { attempt, cause } of surplus) await tellSurplus(trx, attempt, cause)
   return changeInstances(trx, changes)
+}
+
+/** Who has which machine, and whether it serves its item. */
+async function storeBound(
+  trx: Trx,
+  bound: readonly { attempt: AttemptRow; machine: Machine }[],
+  won: readonly AttemptRow[],
+): Promise<void> {
+  const rows = bound.map(({ attempt, machine }) => ({
+    id: attempt.id,
+    state: won.includes(attempt) ? 'won' : 'surplus',
+    provider_id: machine.provider_id,
+  }))
+  await sql`
+    update launch_attempts set state = bound.state, provider_id = bound.provider_id, answered_at = clock_timestamp(),
+      next_send_at = null, gone_at = null
+    from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as bound (id uuid, state text, provider_id text)
+    where launch_attempts.id = bound.id`.execute(trx)
+  await sql`update items set state = 'starting' where id = any(${won.map(({ item_id }) => item_id)}::uuid[])`.execute(
+    trx,
+  )
 }
 
 /** A batch of creates of an order. */
