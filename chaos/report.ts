@@ -37,6 +37,7 @@ export function report(outcome: Outcome, { kills, seed, engine }: RunOptions, el
     kills,
     seed,
     ...counters,
+    longest_twin_ms: verdict.longest_twin_ms,
     late_ms: verdict.late_ms,
     recovery_ms: percentiles(recoveries.filter((ms) => ms !== null)),
     ...further,

@@ -30,6 +30,8 @@ export interface Verdict extends Readonly<Record<Counter, number>> {
   readonly ok: boolean
   /** How long after its moment each act of a lease came. */
   readonly late_ms: { readonly p50: number; readonly p99: number; readonly max: number }
+  /** The longest time in which two machines of one item were both in use, within the grace or beyond. */
+  readonly longest_twin_ms: number
   /** One line for each proof: counter, resource, what, and the times. */
   readonly violations: readonly string[]
   /** What could not be judged, because its ledger was not to be read. */
@@ -40,6 +42,7 @@ export class Findings {
   readonly #keys = new Map<Counter, Set<string>>(COUNTERS.map((counter) => [counter, new Set<string>()]))
   readonly #lines = new Set<string>()
   readonly #late_ms: number[] = []
+  #longest_twin_ms = 0
   readonly unjudged = new Set<string>()
 
   /** Notes a violation of `subject`. The same subject counts once; every different line of evidence is kept. */
@@ -52,6 +55,10 @@ export class Findings {
     this.#late_ms.push(Math.max(0, late_ms))
   }
 
+  twin(both_ms: number): void {
+    this.#longest_twin_ms = Math.max(this.#longest_twin_ms, both_ms)
+  }
+
   verdict(options: JudgeOptions): Verdict {
     const count = (counter: Counter): number => this.#keys.get(counter)!.size
     const counts = Object.fromEntries(COUNTERS.map((counter) => [counter, count(counter)])) as Record<Counter, number>
@@ -61,6 +68,7 @@ export class Findings {
       ok: COUNTERS.every((counter) => counts[counter] === 0 || (counter === 'duplicates' && options.faults === true)),
       ...counts,
       late_ms: { p50: percentile(0.5), p99: percentile(0.99), max: late.at(-1) ?? 0 },
+      longest_twin_ms: this.#longest_twin_ms,
       violations: [...this.#lines].toSorted(),
       unjudged: [...this.unjudged].toSorted(),
     }

@@ -42,6 +42,7 @@ function judgeTwins(dossier: Dossier): void {
       for (const second of by_age.slice(place + 1)) {
         const until_ms = Math.min(inUseUntil(first, collected_at_ms), inUseUntil(second, collected_at_ms))
         const both_ms = until_ms - second.created_at_ms
+        dossier.findings.twin(both_ms)
         const same_token_cloud = first.cloud === second.cloud && first.cloud.idempotency_tokens
         if (both_ms <= (same_token_cloud ? 0 : dossier.grace_ms)) continue
         dossier.findings.note(
