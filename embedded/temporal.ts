@@ -59,6 +59,9 @@ export const dynamic_config = {
   // A flow that returned is started again at once by a wake.
   'history.workflowIdReuseMinimalInterval': '0s',
   'history.timerProcessorMaxTimeShift': '10ms',
+  // Reads of a shard's queues a second, 20 unless told: each moment at which timers fire takes two.
+  'history.timerProcessorMaxPollRPS': 200,
+  'history.transferProcessorMaxPollRPS': 200,
   'frontend.namespaceRPS.visibility': 100,
 }
 

@@ -5,6 +5,7 @@ import {
   endAsked,
   INSTANCE_IN_USE,
   isHeld,
+  LEASE_OVER,
   type Machine,
   machineKey,
   unseen,
@@ -81,9 +82,13 @@ function judgeAlive(dossier: Dossier, machine: Machine): void {
   )
 }
 
-/** Its machines ran once and died; nobody asked for its end, so that what is left is a person's to look at and to end. */
+/**
+ * Its machines ran once and died; nobody asked for its end and its lease, if it has one, goes on. What is left is a
+ * person's to look at and to end, or its lease's.
+ */
 function isKept(dossier: Dossier, order: OrderRow | undefined): boolean {
-  if (order?.state !== 'failed' || order.lease_id !== null || endAsked(dossier, [order.id])) return false
+  if (order?.state !== 'failed' || endAsked(dossier, [order.id])) return false
+  if (order.lease_id !== null && LEASE_OVER.has(dossier.leases.get(order.lease_id)?.state ?? 'TERMINATED')) return false
   return (dossier.events_of.get(`order/${order.id}`) ?? []).some((event) => event.to === 'running')
 }
 

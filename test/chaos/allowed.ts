@@ -61,6 +61,25 @@ export const allowed: Record<string, (ledgers: DraftLedgers) => void> = {
     const cause = { rule: 'deletion_confirmed', evidence: { observed_at: new Date(sec(53)).toISOString() } }
     tell(ledgers, { ...told, type: 'instance.state_changed', to: 'terminated', at_ms: sec(53), cause })
   },
+  'the machine of a lease that goes on died, and its lease will end what is left': (ledgers) => {
+    Object.assign(life(ledgers, 'm-now-1'), { state: 'failed', failed_at_ms: sec(90) })
+    pick(ledgers.record.instances, 'now-1').state = 'failed'
+    pick(ledgers.record.orders, 'of-now').state = 'failed'
+    const told = { type: 'instance.state_changed', from: 'running', to: 'failed', at_ms: sec(91) }
+    const evidence = { raw_state: 'ERROR', observed_at: new Date(sec(91)).toISOString() }
+    const cause = { rule: 'observed', evidence }
+    tell(ledgers, { ...told, id: 'now-1:4', resource_type: 'instance', resource_id: 'now-1', sequence: 4, cause })
+    const follows = { rule: 'no_item_left', event: 'now-1:4' }
+    tell(ledgers, {
+      ...told,
+      id: 'of-now:3',
+      type: 'order.state_changed',
+      resource_type: 'order',
+      resource_id: 'of-now',
+      sequence: 3,
+      cause: follows,
+    })
+  },
   'a deleted hook, whose rest was cancelled': (ledgers) => {
     const { record, client } = ledgers
     client.push({ kind: 'end', resource_id: 'hook', sent_at_ms: sec(39.5), at_ms: sec(39.5), status: 204 })
