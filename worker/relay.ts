@@ -16,7 +16,7 @@ import { type ClaimedWake, claimWakes, forgetWakes } from '../store/outbox.ts'
 const PROJECT = defineSearchAttributeKey('HoldfastProject', 'KEYWORD')
 const STATE = defineSearchAttributeKey('HoldfastState', 'KEYWORD')
 
-const IN_FLIGHT_MAX = 16
+const IN_FLIGHT_MAX = 12
 const OFFERED_MAX = 16
 const CLAIM_ROWS = 64
 /** A claimed row that was not handed over becomes visible to all relays again after this. */
