@@ -134,7 +134,8 @@ export async function write<T>(store: Store, job: (trx: Trx) => Promise<T>): Pro
     const topics = new Set<Topic>()
     try {
       const result = await store.db.transaction().execute((trx) => {
-        left.set(trx, topics)
+        // Inside another of ours (see `within`) it is that one's commit that tells.
+        if (!left.has(trx)) left.set(trx, topics)
         return job(trx)
       })
       if (topics.size) store.onCommit([...topics])

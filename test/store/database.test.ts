@@ -1,6 +1,7 @@
 import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { isAway, openStore, type Store } from '../../store/database.ts'
+import { isAway, leave, openStore, type Store, write } from '../../store/database.ts'
+import { within } from '../../store/idempotency.ts'
 import { type FreshStore, freshStore } from '../support/database.ts'
 
 let fresh: FreshStore
@@ -25,4 +26,15 @@ test('a statement that a migration outdated is away once, and works on the next 
   await expect(read()).rejects.toSatisfy(isAway)
   expect((await read()).rows).toEqual([{ id: 1, name: null }])
   expect(await pid()).not.toBe(before)
+})
+
+test('what a change leaves for others is told after the commit, also from inside another transaction of ours', async () => {
+  const told: string[][] = []
+  store.onCommit = (topics) => void told.push([...topics])
+  await write(store, async (trx) => {
+    leave(trx, 'events')
+    await write(within(store, trx), async (inner) => leave(inner, 'outbox'))
+    expect(told).toEqual([])
+  })
+  expect(told).toEqual([['events', 'outbox']])
 })
