@@ -11,21 +11,24 @@ export type UntilSeen = (batch: BatchKey, signal: AbortSignal) => Promise<void>
 
 /** Makes the waiting room of a process. */
 export function createWaitingRoom(store: Store, hints: Hints): UntilSeen {
-  const inside = new Map<string, { readonly batch: BatchKey; readonly leave: () => void }>()
+  const inside = new Set<{ readonly batch: BatchKey; readonly leave: () => void }>()
   let looking = false
+  let entered = Promise.withResolvers<void>()
 
   const lookWhileWaited = async (): Promise<void> => {
     looking = true
     while (inside.size) {
       const hint = hints.wait(['watched'], LOOK_MS) // begins before the look
-      const asked = [...inside.values()]
+      entered = Promise.withResolvers()
+      const asked = [...inside]
       // While the record is away nobody leaves before their time is up.
       const starting = await findStarting(
         store.db,
         asked.map(({ batch }) => batch),
       ).catch(() => undefined)
-      for (const { batch, leave } of asked) if (starting && !starting.has(keyOf(batch))) leave()
-      if (inside.size) await hint
+      for (const { batch, leave } of asked) if (starting && !starting.has(`${batch.order_id}/${batch.batch}`)) leave()
+      // Who comes in has a first look at once: the watcher may have been before them.
+      if (inside.size) await Promise.race([hint, entered.promise])
     }
     looking = false
   }
@@ -33,16 +36,15 @@ export function createWaitingRoom(store: Store, hints: Hints): UntilSeen {
   return (batch, signal) =>
     new Promise((resolve) => {
       if (signal.aborted) return resolve()
-      const key = keyOf(batch)
       const leave = (): void => {
         signal.removeEventListener('abort', leave)
-        inside.delete(key)
+        inside.delete(place)
         resolve()
       }
+      const place = { batch, leave }
       signal.addEventListener('abort', leave, { once: true })
-      inside.set(key, { batch, leave })
-      if (!looking) void lookWhileWaited()
+      inside.add(place)
+      if (looking) entered.resolve()
+      else void lookWhileWaited()
     })
 }
-
-const keyOf = ({ order_id, batch }: BatchKey): string => `${order_id}/${batch}`

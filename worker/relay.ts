@@ -1,6 +1,7 @@
 /**
- * The relay: turns the outbox into `start`, for what is new, and `signalWithStart(wake)`. Few calls in flight, fewer when the engine gets slow: above
- * its rate more calls only make everything late. Losing a hand-over costs time, never an order: the row stays.
+ * The relay: turns the outbox into `start`, for what is new, and `signalWithStart(wake)`. Few calls in flight, fewer when
+ * the engine gets slow: above its rate more calls only make everything late. Losing a hand-over costs time, never an
+ * order: the row stays.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Client, WorkflowStartOptions } from '@temporalio/client'
@@ -31,6 +32,7 @@ const FAST_MS = 50
  */
 const FIRST_PLAN_MS = 1_000
 const IDLE_MS = 500
+/** Rows that were handed over within this time are deleted together. */
 const FORGET_MS = 10
 const FAILED_PAUSE_MS = 500
 /** A noun whose first moment is at least so far away begins with a start delay: one transition until then. */
@@ -59,6 +61,8 @@ interface Sleeper {
   readonly end_at: Date
 }
 
+type FlowOptions = WorkflowStartOptions & { args: [string] }
+
 export interface RelayNeeds {
   readonly store: Store
   readonly hints: Hints
@@ -78,7 +82,7 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
   /** More waits in the outbox than one round takes. */
   let backlog = false
 
-  const base = (target: WorkflowId, project_id: string | null): WorkflowStartOptions & { args: [string] } => ({
+  const base = (target: WorkflowId, project_id: string | null): FlowOptions => ({
     workflowId: target,
     taskQueue: task_queue,
     args: [parseWorkflowId(target).id],
@@ -151,7 +155,7 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
   }
 
   /** A new noun: one that has its flow already needs nothing. Eagerly, so that the first task comes back with the answer. */
-  const begin = (target: WorkflowId, options: WorkflowStartOptions & { args: [string] }): Promise<boolean> => {
+  const begin = (target: WorkflowId, options: FlowOptions): Promise<boolean> => {
     const at_once = options.startDelay === undefined
     const start = () =>
       client.workflow.start(parseWorkflowId(target).type, {
@@ -161,7 +165,7 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
       })
     return call(target, start, eager && at_once ? firstPlan(target) : undefined)
   }
-  const signal = (target: WorkflowId, options: WorkflowStartOptions & { args: [string] }): Promise<boolean> =>
+  const signal = (target: WorkflowId, options: FlowOptions): Promise<boolean> =>
     call(target, () =>
       client.workflow.signalWithStart(parseWorkflowId(target).type, { ...options, signal: WAKE, signalArgs: [] }),
     )
