@@ -24,7 +24,7 @@ export interface NewEvent {
 }
 
 /** Whether a project has hooks, so that its events may be deliveries as well. */
-export const heard = (project_id: RawBuilder<unknown>) =>
+export const hasHooks = (project_id: RawBuilder<unknown>) =>
   sql<boolean>`exists (select from hooks where hooks.project_id = ${project_id} and hooks.state <> 'deleted')`
 
 /** Writes events and returns their ids, in the order given. */
@@ -46,9 +46,9 @@ export async function recordEvents(trx: Trx, events: readonly NewEvent[]): Promi
         cause: JSON.stringify(event.cause),
       })),
     )
-    .returning(['id', 'number', heard(sql.ref('events.project_id')).as('heard')])
+    .returning(['id', 'number', hasHooks(sql.ref('events.project_id')).as('has_hooks')])
     .execute()
-  if (rows.some((row) => row.heard)) leave(trx, 'deliveries')
+  if (rows.some((row) => row.has_hooks)) leave(trx, 'deliveries')
   return rows.toSorted((a, b) => a.number - b.number).map((row) => row.id)
 }
 

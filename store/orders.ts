@@ -8,7 +8,7 @@ import { DomainError } from '../domain/errors.ts'
 import type { OrderTemplate } from '../domain/launch-order.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { leave, type Store, type Trx, write } from './database.ts'
-import { heard, recordEvents } from './events.ts'
+import { hasHooks, recordEvents } from './events.ts'
 import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
 
@@ -85,7 +85,7 @@ export async function insertOrder(
   const cause = origin
     ? { rule: origin.rule, reason: origin.reason, event: origin.event }
     : { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: 'requested' }
-  const { rows } = await sql<{ outbox_id: number; deployment_id: string; created_at: Date; heard: boolean }>`
+  const { rows } = await sql<{ outbox_id: number; deployment_id: string; created_at: Date; has_hooks: boolean }>`
     with keyed as (
       insert into idempotency_keys (project_id, key, request_hash, status, resource_type, resource_id)
       select ${caller.project_id}::uuid, ${key?.key ?? ''}, ${key?.hash ?? Buffer.alloc(0)}::bytea, 202, 'order', ${order_id}::uuid
@@ -141,12 +141,13 @@ export async function insertOrder(
     )
     insert into outbox (target, project_id, kind, not_before)
     select ${orderWorkflowId(order_id)}::text, ${caller.project_id}::uuid, 'start', clock_timestamp() + ${hand_over_after_ms} * interval '1 ms' from placed
-    returning id as outbox_id, (select id from deployment) as deployment_id, (select created_at from placed) as created_at, ${heard(sql`outbox.project_id`)} as heard`.execute(
+    returning id as outbox_id, (select id from deployment) as deployment_id, (select created_at from placed) as created_at, ${hasHooks(sql`outbox.project_id`)} as has_hooks`.execute(
     db,
   )
   if (!rows[0]) return null
-  const { outbox_id, heard: told, ...made } = rows[0]
-  for (const topic of ['outbox', 'events', ...(told ? (['deliveries'] as const) : [])] as const) leave(db, topic)
+  const { outbox_id, has_hooks, ...made } = rows[0]
+  for (const topic of ['outbox', 'events'] as const) leave(db, topic)
+  if (has_hooks) leave(db, 'deliveries')
   return { order_id, project_id: caller.project_id, outbox_id, made }
 }
 

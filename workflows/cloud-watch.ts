@@ -1,4 +1,4 @@
-import { continueAsNew, proxyActivities, setCurrentDetails, setHandler, workflowInfo } from '@temporalio/workflow'
+import { continueAsNew, proxyActivities, setHandler, workflowInfo } from '@temporalio/workflow'
 import type { Activities } from '../activities/index.ts'
 import { stay } from './failing.ts'
 import { wake } from './loop.ts'
@@ -18,7 +18,6 @@ export async function cloudWatch(cloud_name: string): Promise<void> {
   })
   const { watchCloud } = proxyActivities<Activities>({ ...STAYING, summary: `watch ${cloud_name}` })
   const details = `Watching cloud **${cloud_name}**: its list of our machines, compared with the record`
-  setCurrentDetails(details)
   for (;;) {
     const seen = wakes
     const goes_on = await stay(details, () => watchCloud(cloud_name))

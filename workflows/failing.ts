@@ -14,14 +14,13 @@ export const blockedDetails = (details: string, failing: string): string =>
   `${details}\n\nBlocked: \`step_failing\`, ${failing}`
 
 /**
- * One run of an activity that stays for minutes. If it fails, its flow says so and pauses; `null` tells the flow to
- * run it again.
+ * One run of an activity that stays for minutes; `details` are what its flow says meanwhile. If it fails, the flow says
+ * so and pauses; `null` tells the flow to run it again.
  */
 export async function stay<Result>(details: string, run: () => Promise<Result>): Promise<Result | null> {
+  setCurrentDetails(details)
   try {
-    const result = await run()
-    setCurrentDetails(details)
-    return result
+    return await run()
   } catch (error) {
     if (isCancellation(error)) throw error
     setCurrentDetails(blockedDetails(details, `it fails: ${reasonOf(error)}; it is tried again`))

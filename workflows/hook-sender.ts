@@ -1,4 +1,4 @@
-import { continueAsNew, proxyActivities, setCurrentDetails, setHandler, workflowInfo } from '@temporalio/workflow'
+import { continueAsNew, proxyActivities, setHandler, workflowInfo } from '@temporalio/workflow'
 import type { Activities } from '../activities/index.ts'
 import { stay } from './failing.ts'
 import { wake } from './loop.ts'
@@ -17,15 +17,13 @@ export async function hookSender(shard: string): Promise<void> {
     ...STAYING,
     summary: `send for the healthy hooks of shard ${shard}`,
   })
-  const details = `Sending first attempts for the healthy hooks of shard **${shard}**`
-  setCurrentDetails(details)
+  const task = `Sending first attempts for the healthy hooks of shard **${shard}**`
+  let details = task
   while (workflowInfo().historyLength <= HISTORY_MAX) {
     const report = await stay(details, () => sendShard(Number(shard)))
     if (!report) continue
     const { sends, failures, hooks } = report
-    setCurrentDetails(
-      `${details}. Last round: ${sends} sends to ${hooks} hooks, ${failures} failed and went to the hooks' lanes`,
-    )
+    details = `${task}. Last round: ${sends} sends to ${hooks} hooks, ${failures} failed and went to the hooks' lanes`
   }
   await continueAsNew<typeof hookSender>(shard)
 }

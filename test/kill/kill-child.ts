@@ -7,15 +7,9 @@
 import { channel } from 'node:diagnostics_channel'
 import { appendFileSync, readFileSync } from 'node:fs'
 import pg from 'pg'
-import { startChildService } from '../support/child-service.ts'
+import { type ChildService, startChildService } from '../support/child-service.ts'
 
-export interface ChildConfiguration {
-  readonly database_url: string
-  readonly temporal_address: string
-  readonly namespace: string
-  readonly workflow_bundle: string
-  readonly master_key: string
-  readonly port: number
+export interface ChildConfiguration extends ChildService {
   /** Every point that was passed is appended here, a line each. */
   readonly points_file: string
   /** Die at whichever of these is passed first. */

@@ -1,9 +1,8 @@
 /** The service as a process of its own, on the record and engine of a harness; see service-process.ts. */
 import { channel } from 'node:diagnostics_channel'
-import { startChildService } from './child-service.ts'
-import type { ChildConfiguration } from './service-process.ts'
+import { type ChildService, startChildService } from './child-service.ts'
 
-const configuration = JSON.parse(process.env.SERVICE_CHILD!) as ChildConfiguration
+const configuration = JSON.parse(process.env.SERVICE_CHILD!) as ChildService
 const tell = (line: object): void => void process.stdout.write(`${JSON.stringify(line)}\n`)
 
 // Calls of undici, which providers and hooks go by, tell of their answers.

@@ -5,18 +5,10 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { inject } from 'vitest'
 import { openApiClient } from './api-client.ts'
+import type { ChildService } from './child-service.ts'
 import type { Harness, Project } from './harness.ts'
 
 const CHILD = join(import.meta.dirname, 'service-child.ts')
-
-export interface ChildConfiguration {
-  readonly database_url: string
-  readonly temporal_address: string
-  readonly namespace: string
-  readonly workflow_bundle: string
-  readonly master_key: string
-  readonly port: number
-}
 
 export interface ServiceProcess {
   readonly url: string
@@ -35,7 +27,7 @@ export async function startServiceProcess(
   h: Harness,
   { port = 0, workflow_bundle = inject('workflow_bundle') }: { port?: number; workflow_bundle?: string } = {},
 ): Promise<ServiceProcess> {
-  const configuration: ChildConfiguration = {
+  const configuration: ChildService = {
     database_url: h.database_url,
     temporal_address: inject('temporal_address'),
     namespace: h.namespace,
