@@ -8,19 +8,12 @@ import { cancellationSignal, heartbeat } from '@temporalio/activity'
 import type { Failing, Plan } from '../domain/plan.ts'
 import { type Provider, ProviderError } from '../providers/provider.ts'
 import { machineOf, planInstance } from '../store/actions.ts'
-import {
-  type AttemptToSend,
-  type DeleteOutcome,
-  machinesToDelete,
-  markSent,
-  type SendOutcome,
-  storeGone,
-  storeOutcomes,
-} from '../store/attempts.ts'
+import { type AttemptToSend, markSent, type SendOutcome, storeOutcomes } from '../store/attempts.ts'
 import { isAway, realNow, type Store } from '../store/database.ts'
 import type { Envelope } from '../store/envelope.ts'
 import type { Hints } from '../store/hints.ts'
 import { planOrder } from '../store/order-plan.ts'
+import { type DeleteOutcome, machinesToDelete, storeGone } from '../store/removals.ts'
 import { attemptError, type Clouds } from './clouds.ts'
 import { createWaitingRoom } from './waiting-room.ts'
 

@@ -12,12 +12,14 @@ import type { AttemptView, CloudView, ItemView, OrderDecision, OrderView } from 
 import { type Failing, LOST_WAKE_MS, type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
-import { type CloudTraits, MAY_DELETE, releaseClaims } from './attempts.ts'
+import type { CloudTraits } from './attempts.ts'
+import { releaseClaims } from './claims.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
 import { lastEventId, recordEvents } from './events.ts'
 import { changeInstances } from './instances.ts'
 import { deriveDeployment } from './orders.ts'
 import { wake } from './outbox.ts'
+import { MAY_DELETE } from './removals.ts'
 import type { CloudsTable, Tables } from './tables.ts'
 
 export type CloudRow = Selectable<CloudsTable>
