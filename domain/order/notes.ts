@@ -69,6 +69,9 @@ export function endItem(
   error?: AttemptError,
 ): void {
   setItem(notes, item, state, error ? { error } : {})
+  // Its end is the last word: what was to become of its instance before, another attempt among it, is dropped.
+  const begun = notes.instances.findIndex((change) => change.id === item.instance_id)
+  if (begun >= 0) notes.instances.splice(begun, 1)
   const silent =
     item.instance_state === 'failed' || item.instance_state === 'terminated' || item.instance_state === 'missing'
   if (silent && state === 'failed') return

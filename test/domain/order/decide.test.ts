@@ -208,6 +208,16 @@ describe('forward', () => {
     expect(decision.open).toMatchObject([{ item_id: 'a', number: 2 }])
   })
 
+  test('a machine that failed to start where no cloud is left: failed it is, and stays', () => {
+    const won = attempt('x', { number: 3, cloud_id: 'west', state: 'won', provider_id: 'm' })
+    const booted = item('a', { state: 'starting', attempts: 3, cloud_index: 1, instance_state: 'failed', open: [won] })
+    const decision = decideOrder(order([booted, running('b')], { policy: 'any' }), NOW)
+    expect(decision.items).toMatchObject([{ id: 'a', state: 'failed', error: { class: 'boot_failed' } }])
+    expect(decision.instances).toEqual([])
+    expect(decision.open).toEqual([])
+    expect(decision.undo).toEqual([{ attempt_id: 'x', undo_batch: 3 }])
+  })
+
   test('a full allocation of ours waits by name and is nobody else`s failure', () => {
     const view = order([item('a'), item('b')], { clouds: [cloud('east', { free: 1 })] })
     expect(decideOrder(view, NOW)).toMatchObject({
