@@ -3,15 +3,13 @@ import { createHash } from 'node:crypto'
 import { bodyLimit } from 'hono/body-limit'
 import { createMiddleware } from 'hono/factory'
 import { DomainError } from '../domain/errors.ts'
+import { jsonProblem } from '../domain/json.ts'
 import type { RequestKey } from '../store/orders.ts'
 import type { ApiContext, ApiEnv } from './context.ts'
 import { invalid } from './errors.ts'
 
 const BODY_BYTES_MAX = 1_048_576
-const DEPTH_MAX = 32
 const KEY = /^[\x21-\x7e]{1,255}$/
-/** Names that would reach into objects of ours. */
-const FORBIDDEN_KEYS = new Set(['__proto__', 'constructor', 'prototype'])
 
 /** Refuses a body beyond 1 MiB, by its announced length or when the limit is passed while reading. */
 export const limitBody = bodyLimit({
@@ -26,8 +24,10 @@ export const limitBody = bodyLimit({
 /** Reads a JSON body, before its schema does: well formed, not too deep, of texts that the record can keep. */
 export const readJson = createMiddleware<ApiEnv>(async function readJson(c, next) {
   const text = await c.req.text()
-  if (text !== '') checkText(parseJson(text), 'body', 0)
-  else if (c.req.method !== 'DELETE' && !c.req.header('content-type')) {
+  if (text !== '') {
+    const problem = jsonProblem(parseJson(text), 'body')
+    if (problem) throw invalid([problem])
+  } else if (c.req.method !== 'DELETE' && !c.req.header('content-type')) {
     throw invalid([
       { path: 'body', reason: 'is missing', accepted: ['a JSON object (Content-Type: application/json)'] },
     ])
@@ -42,22 +42,6 @@ function parseJson(text: string): unknown {
     const reason =
       error instanceof Error ? error.message.replace(/"(?:[^"\\]|\\.)*" is not valid/, 'this is not valid') : ''
     throw invalid([{ path: 'body', reason: `is not JSON: ${reason.slice(0, 120)}`, accepted: ['a JSON object'] }])
-  }
-}
-
-function checkText(value: unknown, path: string, depth: number): void {
-  if (depth > DEPTH_MAX) throw invalid([{ path: 'body', reason: `is nested more than ${DEPTH_MAX} deep` }])
-  if (typeof value === 'string') {
-    if (!value.isWellFormed() || value.includes('\0')) {
-      throw invalid([{ path, reason: 'holds a NUL or half a surrogate pair', accepted: ['Unicode text'] }])
-    }
-  } else if (Array.isArray(value)) value.forEach((entry, i) => void checkText(entry, `${path}[${i}]`, depth + 1))
-  else if (typeof value === 'object' && value !== null) {
-    for (const [key, entry] of Object.entries(value)) {
-      checkText(key, path, depth)
-      if (FORBIDDEN_KEYS.has(key)) throw invalid([{ path: `${path}.${key}`, reason: 'this name is not allowed' }])
-      checkText(entry, `${path}.${key}`, depth + 1)
-    }
   }
 }
 
