@@ -60,7 +60,7 @@ export function createDeliveryActivities(needs: DeliveryActivitiesNeeds) {
       `deliver ${head.event_type}`,
       attributes,
       async (span) => {
-        const order = span.isRecording() ? traceOf(ORDER_ID.exec(head.body ?? '')?.[1]) : undefined
+        const order = span.isRecording() ? traceOf(ORDER_ID.exec(head.body)?.[1]) : undefined
         if (order) span.addLink({ context: order })
         const result = await client.send(head, openSecrets(head), signal)
         span.setAttribute('holdfast.outcome', result.outcome)

@@ -5,6 +5,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { Socket } from 'node:net'
 import { Agent, type Dispatcher, request } from 'undici'
+import { callbackMessage } from '../domain/cloud-state.ts'
 import type { AllowList } from '../domain/hook-address.ts'
 import { judge, parseRetryAfter } from '../domain/hook-schedule.ts'
 import type { Head } from '../store/delivery-claims.ts'
@@ -65,9 +66,8 @@ export function createHookClient(needs: { allow: AllowList; user_agent: string; 
         started_at,
         ended_at: new Date(),
       })
-      if (head.body === null) return ended({ verdict: 'abort', outcome: 'body_expired', status: null })
       if (!secrets.length) return ended({ verdict: 'own_fault', outcome: 'no_key', status: null })
-      const body = Buffer.from(head.body, 'utf8')
+      const body = Buffer.from(head.subject ? callbackMessage(head.body, head.subject) : head.body, 'utf8')
       const deadline = AbortSignal.timeout(head.timeout_ms)
       const key = `${head.delivery_id}/${head.number}`
       const wire: Wire = { reused: false, bytes_before: 0 }

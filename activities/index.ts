@@ -1,6 +1,7 @@
 /** All activities of a worker, each wrapped so that only failures of ours come out. */
 import { dropOld, wakeOverdue } from '../store/housekeeping.ts'
 import { planLease } from '../store/lease-plan.ts'
+import { createActionActivities } from './actions.ts'
 import { createDeliveryActivities, type DeliveryActivitiesNeeds } from './deliveries.ts'
 import { guarded, type Watchers } from './failures.ts'
 import { createInstanceActivities, type InstanceActivitiesNeeds } from './instances.ts'
@@ -13,6 +14,7 @@ export function createActivities(needs: ActivitiesNeeds) {
   const { store } = needs
   const activities = {
     ...createInstanceActivities(needs),
+    ...createActionActivities(needs),
     ...createWatchActivities(needs),
     ...createDeliveryActivities(needs),
 

@@ -5,14 +5,16 @@
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { cancellationSignal, heartbeat } from '@temporalio/activity'
+import { mergeExtra } from '../domain/pcm/extra.ts'
+import { providerTypeOf } from '../domain/pcm/provider-type.ts'
 import type { Failing, Plan } from '../domain/plan.ts'
 import { type Provider, ProviderError } from '../providers/provider.ts'
-import { machineOf, planInstance } from '../store/actions.ts'
 import { type AttemptToSend, markSent, type SendOutcome, storeOutcomes } from '../store/attempts.ts'
 import { isAway, realNow, type Store } from '../store/database.ts'
 import type { Envelope } from '../store/envelope.ts'
 import type { Hints } from '../store/hints.ts'
-import { planOrder } from '../store/order-plan.ts'
+import { machineToDelete } from '../store/instance-plan.ts'
+import { type CloudRow, planOrder } from '../store/order-plan.ts'
 import { type DeleteOutcome, machinesToDelete, storeGone } from '../store/removals.ts'
 import { attemptError, type Clouds } from './clouds.ts'
 import { createWaitingRoom } from './waiting-room.ts'
@@ -42,7 +44,8 @@ const RECORD_PATIENCE_MS = 30_000
 
 export function createInstanceActivities({ store, hints, clouds, envelope, installation_id }: InstanceActivitiesNeeds) {
   const untilSeen = createWaitingRoom(store, hints)
-  const send = async (provider: Provider, attempt: AttemptToSend): Promise<SendOutcome> => {
+  const send = async (cloud: CloudRow, provider: Provider, attempt: AttemptToSend): Promise<SendOutcome> => {
+    const type = providerTypeOf(cloud)
     const signal = AbortSignal.timeout(provider.capabilities.call_timeout_ms)
     const sent = { attempt_id: attempt.attempt_id, send: attempt.send }
     try {
@@ -51,9 +54,11 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
           attempt_id: attempt.attempt_id,
           installation_id,
           name: attempt.name.replaceAll('/', '-'),
-          size: attempt.size,
-          image: attempt.image,
-          extra: attempt.extra,
+          size: cloud.sizes[attempt.size] ?? attempt.size,
+          image: cloud.images[attempt.image] ?? attempt.image,
+          ...attempt.spec,
+          ...(attempt.public_key ? { public_key: attempt.public_key } : {}),
+          extra: mergeExtra(attempt.extra.map((extra) => extra[type])),
           ...(attempt.sealed_user_data ? { user_data: envelope.open(attempt.sealed_user_data, 'user_data') } : {}),
         },
         signal,
@@ -110,13 +115,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
         const sent = await markSent(store, order_id, batch, provider.capabilities)
         let refused = 0
         await each(
-          sent.map((attempt) =>
-            send(provider, {
-              ...attempt,
-              size: cloud.sizes[attempt.size] ?? attempt.size,
-              image: cloud.images[attempt.image] ?? attempt.image,
-            }),
-          ),
+          sent.map((attempt) => send(cloud, provider, attempt)),
           (outcomes) => {
             refused += outcomes.filter(({ error }) => error).length
             return patiently(() => storeOutcomes(store, order_id, outcomes), cancelled)
@@ -160,7 +159,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
       const cancelled = cancellationSignal()
       const stop = beat()
       try {
-        const machine = await machineOf(store, instance_id)
+        const machine = await machineToDelete(store, instance_id)
         if (!machine) return true
         const { provider } = await clouds.byId(machine.cloud_id)
         const outcome = await remove(
@@ -173,11 +172,6 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
       } finally {
         stop()
       }
-    },
-
-    /** Plans the actions of an instance, see store/actions.ts. */
-    planInstance(instance_id: string, failing: Failing | null): Promise<Plan> {
-      return planInstance(store, instance_id, failing)
     },
   }
 }
@@ -209,7 +203,7 @@ async function each<T>(running: readonly Promise<T>[], store: (results: T[]) => 
 }
 
 /** What a cloud answered must not be lost because the record is away for a moment. */
-async function patiently(job: () => Promise<void>, cancelled: AbortSignal): Promise<void> {
+export async function patiently(job: () => Promise<void>, cancelled: AbortSignal): Promise<void> {
   const until = performance.now() + RECORD_PATIENCE_MS
   for (let pause_ms = 100; ; pause_ms = Math.min(2_000, pause_ms * 2)) {
     try {

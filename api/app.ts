@@ -6,6 +6,9 @@ import { Counter, Histogram } from 'prom-client'
 import { ulid } from 'ulid'
 import { DomainError } from '../domain/errors.ts'
 import { inSpan, traceOf } from '../domain/tracing.ts'
+import { routeCloudStateCallbacks } from './cloud-state/callbacks.ts'
+import { routeCloudStateInstances } from './cloud-state/instances.ts'
+import { routeCloudStateOrders } from './cloud-state/launch-orders.ts'
 import type { Api, ApiContext, ApiDeps, ApiEnv } from './context.ts'
 import { routeDocs } from './docs.ts'
 import { renderError } from './errors.ts'
@@ -44,6 +47,8 @@ export function createApp(deps: ApiDeps): Api {
   })
   app.use(traced)
   app.use(limitBody)
+  for (const path of ['/api/clouds/*', '/api/cloud_state/*', '/pcm_api/*']) app.use(path, lookAtFiles)
+  app.on('POST', ['/api/launch-orders', '/api/leases'], lookAtFiles)
   routeSystem(app)
   routeDocs(app)
   routeLaunchOrders(app)
@@ -59,9 +64,18 @@ export function createApp(deps: ApiDeps): Api {
   routeProjects(app)
   routeTokens(app)
   routeInstallation(app)
+  routeCloudStateOrders(app)
+  routeCloudStateInstances(app)
+  routeCloudStateCallbacks(app)
   app.onError(renderError)
   app.notFound(answerUnrouted(app))
   return app
+}
+
+/** Where it matters which clouds there are. Files are read on demand: here is the demand. */
+const lookAtFiles: MiddlewareHandler<ApiEnv> = async function lookAtFiles(c, next) {
+  await c.get('deps').configuration?.current()
+  await next()
 }
 
 /** 405 with `Allow` where the address is right and the method is not, else 404. */

@@ -12,6 +12,7 @@ export interface BlockerDecision {
     | 'create_unanswered'
     | 'undo_unconfirmed'
     | 'deletion_refused'
+    | 'action_unconfirmed'
     | 'removal_off'
     | 'step_failing'
   readonly reason: string

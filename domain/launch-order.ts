@@ -2,6 +2,20 @@
 
 export type OrderPolicy = 'all' | 'at_least' | 'any'
 
+/** What is asked of a provider for one instance besides its name, size and image. What is left out is the provider's. */
+export interface InstanceSpec {
+  /** A key the provider knows, for the first login. */
+  readonly key_name?: string
+  readonly realm?: string
+  /** These override the size, where the provider can. */
+  readonly vcpus?: number
+  readonly memory_mib?: number
+  readonly disk_gib?: number
+}
+
+/** Provider specific additions by type of provider: only those of the target's type are used. */
+export type Extra = Readonly<Record<string, Readonly<Record<string, unknown>>>>
+
 /** A launch order as asked for; names of clouds, size and image are ours, checked against the record. */
 export interface OrderTemplate {
   readonly name: string
@@ -15,6 +29,6 @@ export interface OrderTemplate {
   readonly size: string
   readonly image: string
   readonly user_data?: string
-  readonly extra?: Readonly<Record<string, Readonly<Record<string, unknown>>>>
+  readonly extra?: Extra
   readonly priority?: number
 }

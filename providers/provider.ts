@@ -15,7 +15,16 @@ export interface CreateMachine {
   readonly size: string
   readonly image: string
   readonly user_data?: string
-  /** Provider specific extras, passed through. */
+  /** A key that the provider knows, for the first login. */
+  readonly key_name?: string
+  /** A key for the first login, as a line for `authorized_keys`. */
+  readonly public_key?: string
+  readonly realm?: string
+  /** These override the size, where the provider can. */
+  readonly vcpus?: number
+  readonly memory_mib?: number
+  readonly disk_gib?: number
+  /** The additions for this type of provider, passed through. */
   readonly extra?: Readonly<Record<string, unknown>>
 }
 

@@ -3,6 +3,7 @@
  * is tag and idempotency token. Locks: order, attempt, instance.
  */
 import { type Kysely, sql } from 'kysely'
+import type { Extra, InstanceSpec } from '../domain/launch-order.ts'
 import type { Machine } from '../domain/machine.ts'
 import type { AttemptError, Cause } from '../domain/record.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
@@ -28,7 +29,11 @@ export interface AttemptToSend {
   readonly name: string
   readonly size: string
   readonly image: string
-  readonly extra: Record<string, unknown>
+  readonly spec: InstanceSpec
+  /** Of the key that was made for its first login. */
+  readonly public_key: string | null
+  /** Of its order, and its own in front of it. */
+  readonly extra: readonly Extra[]
   readonly sealed_user_data: Buffer | null
 }
 
@@ -45,26 +50,27 @@ export function markSent(store: Store, order_id: string, batch: number, traits: 
     const order = await lockAttended(trx, order_id, Math.min(traits.call_timeout_ms, ATTENDED_MS))
     if (order?.wish !== 'run' || order.state === 'compensating' || order.state === 'failed') return []
     const resendable = traits.idempotency_tokens ? ['open', 'sent', 'unknown'] : ['open']
-    const { rows } = await sql<{ attempt_id: string; send: number; name: string }>`
+    const { rows } = await sql<Omit<AttemptToSend, 'extra'> & { extra: Extra }>`
       with doubted as (
         update launch_attempts set state = 'unknown' where not ${traits.idempotency_tokens}::boolean
           and order_id = ${order_id} and batch = ${batch} and state = 'sent')
       update launch_attempts set state = 'sent', sends = sends + 1, sent_at = clock_timestamp(), next_send_at = null,
         settle_at = clock_timestamp() + ${traits.call_timeout_ms + traits.settle_ms} * interval '1 ms'
       from (
-        select attempt.id, instance.name from launch_attempts attempt join instances instance on instance.id = attempt.instance_id
+        select attempt.id, instance.name, instance.size, instance.image, instance.spec, instance.extra, instance.sealed_user_data,
+          (select public_key from ssh_keys where ssh_keys.instance_id = instance.id)
+        from launch_attempts attempt join instances instance on instance.id = attempt.instance_id
         where attempt.order_id = ${order_id} and attempt.batch = ${batch} and attempt.state = any(${resendable}::text[])
           and coalesce(attempt.next_send_at, '-infinity') <= clock_timestamp() and instance.wish <> 'terminate'
         order by attempt.id for no key update of attempt
       ) due where launch_attempts.id = due.id returning launch_attempts.id as attempt_id,
-        launch_attempts.sends as send, due.name`.execute(trx)
+        launch_attempts.sends as send, due.name, due.size, due.image, due.spec, due.extra,
+        due.sealed_user_data, due.public_key`.execute(trx)
     leave(trx, 'machines')
     return rows.map((row) => ({
       ...row,
-      size: order.size,
-      image: order.image,
-      extra: order.extra,
-      sealed_user_data: order.sealed_user_data,
+      extra: [row.extra, order.extra],
+      sealed_user_data: row.sealed_user_data ?? order.sealed_user_data,
     }))
   })
 }

@@ -6,6 +6,7 @@
  * unknown outcome and is sent again at once. A lane claims with 0; its own plan knows what it has in flight.
  */
 import { type Kysely, type RawBuilder, sql } from 'kysely'
+import type { CallbackSubject } from '../domain/cloud-state.ts'
 import { laneWorkflowId } from '../domain/workflow-ids.ts'
 import { type Store, type Trx, write } from './database.ts'
 import { type Claimed, LANE_CLAIM, type Outcome, storeOutcomes } from './delivery-outcomes.ts'
@@ -20,8 +21,10 @@ export interface Head extends Claimed {
   readonly resource_type: string
   readonly resource_id: string
   readonly sequence: number
-  /** As rendered when the event was made; null once the retention time is over. */
-  readonly body: string | null
+  /** The event as native JSON; what is sent is that in the hook's format. */
+  readonly body: string
+  /** What a callback is told besides; null: the hook is of another format. */
+  readonly subject: CallbackSubject | null
   readonly uri: string
   readonly timeout_ms: number
   /** Newest first. */
@@ -33,7 +36,13 @@ const CLAIMED = sql`
   deliveries.attempts, deliveries.unknown_in_row`
 const HEAD = sql`${CLAIMED},
   deliveries.project_id, events.id as event_id, events.type as event_type, deliveries.resource_type,
-  deliveries.resource_id, deliveries.sequence, events.body, hooks.uri, hooks.timeout_ms,
+  deliveries.resource_id, deliveries.sequence, event_body(events) as body, hooks.uri,
+  case when hooks.format = 'cloud_state' then (
+    select jsonb_build_object('uuid', coalesce(instances.external_id, instances.id::text), 'ssh_key',
+      case when ssh_keys.name is not null then jsonb_build_object('name', ssh_keys.name, 'fingerprint', ssh_keys.fingerprint) end)
+    from instances left join ssh_keys on ssh_keys.instance_id = instances.id where instances.id = deliveries.resource_id)
+  end as subject,
+  hooks.timeout_ms,
   (select coalesce(array_agg(sealed order by created_at desc), '{}') from hook_secrets
     where hook_id = hooks.id and (expires_at is null or expires_at > clock_timestamp())) as sealed_secrets`
 const OPEN = sql`('pending', 'in_flight', 'waiting', 'parked')`

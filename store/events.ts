@@ -1,8 +1,8 @@
 /**
  * Events: written with the change they tell of, in its transaction; stamped with a position after the commit.
  *
- * The database does the rest by triggers: it refuses a gap in a resource's sequence, chains digests, renders the native
- * body, and makes one delivery row for each hook that wants the event.
+ * The database does the rest by triggers: it refuses a gap in a resource's sequence, chains digests, and makes one
+ * delivery row for each hook that wants the event.
  */
 import { type Kysely, type RawBuilder, sql } from 'kysely'
 import type { Cause } from '../domain/record.ts'

@@ -28,7 +28,7 @@ export interface NewHook {
   readonly uri: string
   readonly description?: string | null
   readonly version?: string
-  readonly format?: string
+  readonly format?: 'json' | 'cloud_state'
   readonly filter?: HookFilter
   readonly timeout_ms?: number
   readonly in_flight_max?: number

@@ -1,12 +1,13 @@
 /** Housekeeping: what is overdue is woken, what is past its retention goes. Every piece is small and may be repeated. */
 import { sql } from 'kysely'
 import { type Store, type Trx, write } from './database.ts'
+import { eraseSshKeys } from './ssh-keys.ts'
 
 /** A noun whose moment passed this long ago without its flow having looked is woken. */
 const OVERDUE_S = 30
 const WOKEN_MAX = 1_000
 const IDEMPOTENCY_KEPT_H = 24
-const BODIES_KEPT_D = 30
+const DELIVERIES_KEPT_D = 30
 const DELETED_MAX = 5_000
 
 /** Open nouns and when they were due; one query for both uses below. */
@@ -55,13 +56,9 @@ export async function dropOld(store: Store): Promise<void> {
   await sql`delete from idempotency_keys where created_at < clock_timestamp() - ${IDEMPOTENCY_KEPT_H} * interval '1 hour'`.execute(
     store.db,
   )
+  await eraseSshKeys(store.db)
   await sql`
-    update events set body = null where number in (
-      select number from events where body is not null and at < record_now() - ${BODIES_KEPT_D} * interval '1 day'
-        and not exists (select from deliveries where event_number = number and state in ('pending', 'in_flight', 'waiting', 'parked'))
-      order by number limit ${DELETED_MAX})`.execute(store.db)
-  await sql`
-    with old as (select id from deliveries where settled_at < record_now() - ${BODIES_KEPT_D} * interval '1 day' order by id limit ${DELETED_MAX}),
+    with old as (select id from deliveries where settled_at < record_now() - ${DELIVERIES_KEPT_D} * interval '1 day' order by id limit ${DELETED_MAX}),
       attempts as (delete from delivery_attempts where delivery_id in (select id from old))
     delete from deliveries where id in (select id from old)`.execute(store.db)
 }

@@ -97,6 +97,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
         id: item.id,
         state: item.state,
         cloud_index: item.cloud_index,
+        cloud_indexes: item.cloud_indexes,
         attempts: item.attempts,
         next_attempt_at: item.next_attempt_at?.getTime() ?? null,
         last_error: item.last_error,

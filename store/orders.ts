@@ -5,9 +5,9 @@
 import { type Kysely, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
-import type { OrderTemplate } from '../domain/launch-order.ts'
+import type { Extra, InstanceSpec, OrderTemplate } from '../domain/launch-order.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
-import { leave, type Store, type Trx, write } from './database.ts'
+import { leave, Overtaken, type Store, type Trx, write } from './database.ts'
 import { hasHooks, recordEvents } from './events.ts'
 import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
@@ -25,12 +25,34 @@ export interface RequestKey {
   readonly hash: Buffer
 }
 
+/** One instance of an order, its names checked; what is left out is the order's. */
+export interface CheckedEntry {
+  /** The caller's own id, with the hash of what they said of it. */
+  readonly external_id?: string
+  readonly content_hash?: Buffer
+  readonly name?: string
+  readonly size?: string
+  readonly image?: string
+  readonly spec?: InstanceSpec
+  readonly extra?: Extra
+  readonly sealed_user_data?: Buffer
+  /** Places in the order's list of clouds, the only ones it may go to. */
+  readonly cloud_indexes?: readonly number[]
+}
+
 /** A launch order whose names were checked: clouds by id, in order of preference. */
 export interface CheckedOrder extends Omit<OrderTemplate, 'clouds' | 'user_data'> {
   readonly cloud_ids: readonly string[]
   readonly sealed_user_data: Buffer | null
-  /** The caller's own ids for the instances, in order. */
-  readonly external_ids?: readonly string[]
+  /** As many as `count`. Left out: all alike. */
+  readonly entries?: readonly CheckedEntry[]
+}
+
+interface Made {
+  readonly deployment_id: string
+  readonly created_at: Date
+  /** In the order of its entries. */
+  readonly instances: readonly { readonly id: string; readonly name: string }[]
 }
 
 export interface AcceptedOrder {
@@ -39,7 +61,7 @@ export interface AcceptedOrder {
   /** The outbox row, to be deleted by whoever starts the flow directly. Null: this was accepted before. */
   readonly outbox_id: number | null
   /** What the record filled in, so that the answer needs no further look; undefined: this was accepted before. */
-  readonly made?: { readonly deployment_id: string; readonly created_at: Date } | undefined
+  readonly made?: Made | undefined
 }
 
 /**
@@ -54,7 +76,9 @@ export async function acceptOrder(
   key: RequestKey | null,
 ): Promise<AcceptedOrder> {
   const order_id = newId()
-  const accepted = await insertOrder(store.db, caller, order_id, order, key, null, store.hand_over_after_ms)
+  const accepted = await insertOrder(store.db, caller, order_id, order, key, null, store.hand_over_after_ms).catch(
+    (error: unknown) => (error instanceof Overtaken ? refuseTaken(store.db, caller, order) : Promise.reject(error)),
+  )
   if (accepted) {
     store.onCommit(['outbox', 'events'])
     return accepted
@@ -71,7 +95,36 @@ export async function acceptOrder(
   return { order_id: earlier.resource_id, project_id: caller.project_id, outbox_id: null }
 }
 
-/** The statement behind `acceptOrder`; a lease's start step uses it inside its own transaction. Null: the key is taken. */
+/** Throws `conflict`, naming which of the caller's own ids are taken. */
+async function refuseTaken(db: Kysely<Tables>, caller: Caller, { entries = [] }: CheckedOrder): Promise<never> {
+  const taken = await findByExternalIds(db, caller.project_id, entries)
+  const problems = entries.flatMap(({ external_id }, i) =>
+    taken.some((row) => row.external_id === external_id)
+      ? [{ path: `body.instances[${i}].external_id`, reason: 'is the id of another instance of this project' }]
+      : [],
+  )
+  throw new DomainError('conflict', 'ids of yours are those of instances there are', { problems })
+}
+
+/** Instances of a project by their caller's own ids. */
+export async function findByExternalIds(
+  db: Kysely<Tables>,
+  project_id: string,
+  entries: readonly Pick<CheckedEntry, 'external_id'>[],
+) {
+  const ids = entries.flatMap(({ external_id }) => external_id ?? [])
+  return db
+    .selectFrom('instances')
+    .select(['id', 'external_id', 'order_id', 'content_hash'])
+    .where('project_id', '=', project_id)
+    .where(sql<boolean>`external_id = any(${ids}::text[])`)
+    .execute()
+}
+
+/**
+ * The statement behind `acceptOrder`; others use it inside a transaction of theirs. Null: the key is taken. Throws
+ * `Overtaken` where an id of the caller's own was taken.
+ */
 export async function insertOrder(
   db: Kysely<Tables>,
   caller: Caller,
@@ -81,7 +134,8 @@ export async function insertOrder(
   origin: { lease_id: string; rule: string; reason: string; event: string } | null,
   hand_over_after_ms = 0,
 ): Promise<AcceptedOrder | null> {
-  const instance_ids = Array.from({ length: order.count }, () => newId())
+  const instances = instancesOf(order)
+  const wanted = JSON.stringify(instances)
   const cause = origin
     ? { rule: origin.rule, reason: origin.reason, event: origin.event }
     : { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: 'requested' }
@@ -106,17 +160,18 @@ export async function insertOrder(
         ${order.priority ?? 0}::int, ${caller.user_id}::uuid, fresh.order_event, 1, record_now()
       from deployment, fresh returning id, created_at
     ), wanted as (
-      select id, external_id, number::int, ${order.name}::text || case when ${order.count}::int > 1 then '-' || number else '' end as name
-      from unnest(${instance_ids}::uuid[], ${instance_ids.map((_, i) => order.external_ids?.[i] ?? null)}::text[])
-        with ordinality as t (id, external_id, number)
+      select * from jsonb_to_recordset(${wanted}::jsonb) as t (id uuid, number int, external_id text, content_hash text,
+        name text, size text, image text, spec jsonb, extra jsonb, user_data text, cloud_indexes int[])
     ), made_instances as (
-      insert into instances (id, project_id, deployment_id, order_id, external_id, name, size, image, wished_by, wish_event, sequence)
-      select wanted.id, ${caller.project_id}::uuid, deployment.id, placed.id, wanted.external_id, wanted.name,
-        ${order.size}::text, ${order.image}::text, ${caller.user_id}::uuid, fresh.order_event, 1
+      insert into instances (id, project_id, deployment_id, order_id, external_id, content_hash, name, size, image, spec,
+        extra, sealed_user_data, wished_by, wish_event, sequence)
+      select wanted.id, ${caller.project_id}::uuid, deployment.id, placed.id, wanted.external_id,
+        decode(wanted.content_hash, 'base64'), wanted.name, wanted.size, wanted.image, coalesce(wanted.spec, '{}'),
+        coalesce(wanted.extra, '{}'), decode(wanted.user_data, 'base64'), ${caller.user_id}::uuid, fresh.order_event, 1
       from wanted, deployment, placed, fresh returning id, name
     ), made_items as (
-      insert into items (id, order_id, number, instance_id)
-      select gen_random_uuid(), placed.id, wanted.number, wanted.id from wanted, placed
+      insert into items (id, order_id, number, instance_id, cloud_indexes)
+      select gen_random_uuid(), placed.id, wanted.number, wanted.id, wanted.cloud_indexes from wanted, placed
     ), told as (
       insert into events (id, project_id, resource_type, resource_id, sequence, type, to_state, snapshot, cause)
       select coalesce(told.id, 'evt_' || ulid()), ${caller.project_id}::uuid, told.resource_type, told.resource_id, 1,
@@ -141,14 +196,33 @@ export async function insertOrder(
     )
     insert into outbox (target, project_id, kind, not_before)
     select ${orderWorkflowId(order_id)}::text, ${caller.project_id}::uuid, 'start', clock_timestamp() + ${hand_over_after_ms} * interval '1 ms' from placed
-    returning id as outbox_id, (select id from deployment) as deployment_id, (select created_at from placed) as created_at, ${hasHooks(sql`outbox.project_id`)} as has_hooks`.execute(
-    db,
-  )
+    returning id as outbox_id, (select id from deployment) as deployment_id, (select created_at from placed) as created_at, ${hasHooks(sql`outbox.project_id`)} as has_hooks`
+    .execute(db)
+    .catch((error: unknown) => {
+      const { code, constraint } = error as { code?: string; constraint?: string }
+      if (code !== '23505' || constraint !== 'instances_project_id_external_id_key') throw error
+      throw new Overtaken('an id of the caller is taken')
+    })
   if (!rows[0]) return null
   const { outbox_id, has_hooks, ...made } = rows[0]
   for (const topic of ['outbox', 'events'] as const) leave(db, topic)
   if (has_hooks) leave(db, 'deliveries')
-  return { order_id, project_id: caller.project_id, outbox_id, made }
+  return { order_id, project_id: caller.project_id, outbox_id, made: { ...made, instances } }
+}
+
+/** What an order makes: its entries, completed by what the order says for all. */
+function instancesOf(order: CheckedOrder) {
+  const { entries = Array.from({ length: order.count }, (): CheckedEntry => ({})) } = order
+  return entries.map(({ sealed_user_data, content_hash, ...entry }, i) => ({
+    id: newId(),
+    number: i + 1,
+    name: entries.length > 1 ? `${order.name}-${i + 1}` : order.name,
+    size: order.size,
+    image: order.image,
+    ...entry,
+    ...(sealed_user_data ? { user_data: sealed_user_data.toString('base64') } : {}),
+    ...(content_hash ? { content_hash: content_hash.toString('base64') } : {}),
+  }))
 }
 
 /** An order as readers see it. */
@@ -161,7 +235,8 @@ export function findOrder(db: Kysely<Tables>, project_id: string, order_id: stri
     .executeTakeFirst()
 }
 
-export type OrderWish = 'cancel' | 'terminate'
+/** A `withdraw` ends what does not run yet and keeps what does. */
+export type OrderWish = 'withdraw' | 'cancel' | 'terminate'
 
 /**
  * Wishes the end of an order. Before it has settled that is a cancel, afterwards a termination, whatever was asked for:
@@ -171,7 +246,7 @@ export async function endOrder(
   store: Store,
   caller: Caller,
   order_id: string,
-  options: { if_match?: number | undefined } = {},
+  options: { if_match?: number | undefined; keep_running?: boolean } = {},
 ): Promise<void> {
   await write(store, async (trx) => {
     const order = await lockOrder(trx, order_id)
@@ -188,6 +263,7 @@ export async function endOrder(
       order,
       { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: 'requested' },
       caller.user_id,
+      options.keep_running,
     )
   })
 }
@@ -205,12 +281,14 @@ export async function wishEnd(
   order: OrderRow,
   cause: { actor?: { user_id: string; request_id: string }; rule?: string; reason: string; event?: string },
   wished_by: string | null,
+  keep_running = false,
 ): Promise<string | null> {
-  if (order.wish !== 'run' || ['cancelled', 'terminated'].includes(order.state)) return null
+  const wished = order.wish === 'cancel' || order.wish === 'terminate' || (keep_running && order.wish === 'withdraw')
+  if (wished || ['cancelled', 'terminated'].includes(order.state)) return null
   // One that failed after it had run may have machines left, which died and were kept for a person to look at.
   if (order.state === 'failed' && !(await hasMachines(trx, order.id))) return null
   const settled = order.settled_at !== null
-  const wish: OrderWish = settled ? 'terminate' : 'cancel'
+  const wish: OrderWish = keep_running ? 'withdraw' : settled ? 'terminate' : 'cancel'
   const sequence = order.sequence + 1
   const [event] = await recordEvents(trx, [
     {

@@ -1,6 +1,7 @@
 /** The tables as Kysely sees them; the columns' meaning is said in migrations/001-record.ts. */
 import type { ColumnType, Generated } from 'kysely'
-import type { OrderTemplate } from '../domain/launch-order.ts'
+import type { InstanceAction } from '../domain/instance.ts'
+import type { Extra, InstanceSpec, OrderTemplate } from '../domain/launch-order.ts'
 import type { AttemptError, Blocker, Cause, HookFilter } from '../domain/record.ts'
 
 /** jsonb: read as a value, written as text. */
@@ -14,11 +15,18 @@ export interface ActionsTable {
   project_id: string
   instance_id: string
   number: number
-  kind: 'start' | 'stop' | 'reboot' | 'terminate' | 'restart' | 'isolate'
-  detail: JsonDefault<Record<string, unknown>>
+  kind: InstanceAction
+  detail: JsonDefault<{ readonly reboot?: 'soft' | 'hard' }>
   state: Generated<'queued' | 'running' | 'done' | 'failed' | 'superseded'>
   wished_by: string | null
   error: JsonNull<AttemptError>
+  sends: Generated<number>
+  looks: Generated<number>
+  started_at: Date | null
+  sent_at: Date | null
+  answered_at: Date | null
+  confirmed_at: Date | null
+  next_try_at: Date | null
   created_at: Generated<Date>
   finished_at: Date | null
 }
@@ -31,6 +39,14 @@ export interface BookingsTable {
   kind: Generated<'physical' | 'counted'>
   amount: JsonDefault<Record<string, unknown>>
   during: string
+}
+
+export interface CallbacksTable {
+  id: string
+  project_id: string
+  instance_id: string
+  hook_id: string
+  created_at: Generated<Date>
 }
 
 export interface ClaimsTable {
@@ -59,6 +75,8 @@ export interface CloudsTable {
   enabled: Generated<boolean>
   allocation: number | null
   source: Generated<'api' | 'file'>
+  imported: Buffer | null
+  retired_at: Date | null
   state: Generated<'unknown' | 'ok' | 'unreachable' | 'refused'>
   stale_since: Date | null
   last_error: JsonNull<AttemptError>
@@ -139,7 +157,6 @@ export interface EventsTable {
   schema_version: Generated<number>
   at: Generated<Date>
   digest: Generated<Buffer>
-  body: string | null
   position: number | null
 }
 
@@ -164,7 +181,7 @@ export interface HooksTable {
   uri: string
   description: string | null
   version: Generated<string>
-  format: Generated<string>
+  format: Generated<'json' | 'cloud_state'>
   filter: JsonDefault<HookFilter>
   state: Generated<'unverified' | 'active' | 'paused' | 'disabled' | 'deleted'>
   state_reason: string | null
@@ -238,6 +255,10 @@ export interface InstancesTable {
   >
   size: string
   image: string
+  spec: JsonDefault<InstanceSpec>
+  extra: JsonDefault<Extra>
+  sealed_user_data: Buffer | null
+  content_hash: Buffer | null
   cloud_id: string | null
   provider_id: string | null
   raw_state: string | null
@@ -259,6 +280,7 @@ export interface InstancesTable {
   created_at: Generated<Date>
   running_at: Date | null
   terminated_at: Date | null
+  dismissed_at: Date | null
 }
 
 export interface ItemsTable {
@@ -268,6 +290,7 @@ export interface ItemsTable {
   instance_id: string
   state: Generated<'queued' | 'claimed' | 'creating' | 'starting' | 'running' | 'failed' | 'cancelled' | 'terminated'>
   cloud_index: Generated<number>
+  cloud_indexes: number[] | null
   attempts: Generated<number>
   next_attempt_at: Date | null
   last_error: JsonNull<AttemptError>
@@ -322,10 +345,10 @@ export interface LaunchOrdersTable {
   size: string
   image: string
   sealed_user_data: Buffer | null
-  extra: JsonDefault<Record<string, unknown>>
+  extra: JsonDefault<Extra>
   priority: Generated<number>
   deadline_at: Date | null
-  wish: Generated<'run' | 'cancel' | 'terminate'>
+  wish: Generated<'run' | 'withdraw' | 'cancel' | 'terminate'>
   wish_version: Generated<number>
   wished_by: string | null
   wished_at: Generated<Date>
@@ -416,6 +439,15 @@ export interface SenderShardsTable {
   epoch: Generated<number>
 }
 
+export interface SshKeysTable {
+  instance_id: string
+  name: string
+  public_key: string
+  fingerprint: string
+  sealed: Buffer | null
+  released_at: Date | null
+}
+
 export interface TokensTable {
   id: string
   project_id: string
@@ -438,6 +470,7 @@ export interface UsersTable {
 export interface Tables {
   actions: ActionsTable
   bookings: BookingsTable
+  callbacks: CallbacksTable
   claims: ClaimsTable
   cloud_grants: CloudGrantsTable
   clouds: CloudsTable
@@ -463,6 +496,7 @@ export interface Tables {
   projects: ProjectsTable
   reservations: ReservationsTable
   sender_shards: SenderShardsTable
+  ssh_keys: SshKeysTable
   tokens: TokensTable
   users: UsersTable
 }

@@ -3,6 +3,7 @@
  * requires it: a watcher that was replaced, and does not know it yet, writes nothing.
  */
 import { type Kysely, sql } from 'kysely'
+import { stateObserved } from '../domain/instance.ts'
 import type { Machine } from '../domain/machine.ts'
 import { instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { bindMachines, lockAttempts } from './attempts.ts'
@@ -112,7 +113,7 @@ async function findAttempts(db: Kysely<Tables>, cloud_id: string, ids: readonly 
 type KnownAttempt = Awaited<ReturnType<typeof findAttempts>> extends Map<string, infer R> ? R : never
 
 function isNews(attempt: KnownAttempt, machine: Machine): boolean {
-  const next = transition(attempt.instance_state, machine)
+  const next = stateObserved(attempt.instance_state, machine)
   return (
     (next !== null && next !== attempt.instance_state) ||
     attempt.absent_lists > 0 ||
@@ -120,25 +121,6 @@ function isNews(attempt: KnownAttempt, machine: Machine): boolean {
       (attempt.public_addresses.join() !== machine.public_addresses.join() ||
         attempt.private_addresses.join() !== machine.private_addresses.join()))
   )
-}
-
-/** Where an observation leads an instance; null: nowhere, it is ending or over, or the word is not known. */
-export function transition(state: string, machine: Machine): string | null {
-  if (state === 'terminating' || state === 'terminated' || state === 'pending') return null
-  switch (machine.state) {
-    case 'running':
-    case 'stopping':
-    case 'stopped':
-    case 'rebooting':
-    case 'failed':
-      return machine.state
-    case 'starting':
-      return state === 'stopped' ? 'starting' : state
-    case 'pending':
-      return state
-    default:
-      return null
-  }
 }
 
 async function observeStates(
@@ -167,7 +149,7 @@ async function observeStates(
     const now = new Map(rows.map((row) => [row.id, row]))
     const changes = seen.flatMap(({ instance_id, machine }): InstanceChange[] => {
       const row = now.get(instance_id)
-      const to = row && row.provider_id === machine.provider_id ? transition(row.state, machine) : null
+      const to = row && row.provider_id === machine.provider_id ? stateObserved(row.state, machine) : null
       if (!row || to === null) return []
       return [
         {

@@ -22,5 +22,8 @@ function run(step: Step): Promise<unknown> {
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     summary: step.summary,
   })
-  return steps.terminateInstance(step.args[0] as string)
+  const [instance_id, action_id] = step.args as [string, string]
+  return step.activity === 'terminateInstance'
+    ? steps.terminateInstance(instance_id)
+    : steps.actOnInstance(instance_id, action_id)
 }

@@ -24,13 +24,17 @@ import { INSTANCE_STATES, Instance, renderInstance } from './instance-view.ts'
 
 // Schema -------------------------------------------------------------------------------------------------------------
 
+const ACTIONS = ['start', 'stop', 'reboot', 'terminate'] as const
+const REBOOTS = ['soft', 'hard'] as const
+
 const Action = z
   .strictObject({
     id: z.string(),
     href: z.string(),
     instance_id: z.string(),
     number: z.int(),
-    action: z.enum(['start', 'stop', 'reboot', 'terminate', 'restart', 'isolate']),
+    action: z.enum(ACTIONS),
+    reboot: z.enum(REBOOTS).nullable().openapi({ description: 'How; null: it is no reboot.' }),
     state: z.enum(['queued', 'running', 'done', 'failed', 'superseded']),
     error: ErrorOut.nullable(),
     created_at: MomentOut,
@@ -38,7 +42,17 @@ const Action = z
   })
   .openapi('Action')
 
-const ActionInput = fields({ action: z.enum(['terminate']) }).openapi('ActionInput')
+const ActionInput = fields({
+  action: z.enum(ACTIONS),
+  reboot: z.enum(REBOOTS).optional().openapi({
+    description: 'How: soft (default) asks the system of the machine, hard does not.',
+  }),
+})
+  .refine(({ action, reboot }) => reboot === undefined || action === 'reboot', {
+    path: ['reboot'],
+    error: 'goes with the action reboot only',
+  })
+  .openapi('ActionInput')
 const ActionEnvelope = z.strictObject({ action: Action })
 const InstanceEnvelope = z.strictObject({ instance: Instance })
 const InstanceParams = z.strictObject({ instance_id: Id })
@@ -51,6 +65,7 @@ const renderAction = (row: ActionRow): z.infer<typeof Action> => ({
   instance_id: row.instance_id,
   number: row.number,
   action: row.kind,
+  reboot: row.kind === 'reboot' ? (row.detail.reboot ?? 'soft') : null,
   state: row.state,
   error: row.error,
   created_at: iso(row.created_at),
@@ -105,7 +120,10 @@ const post = createRoute({
   summary: 'Ask for an action on an instance',
   ...guardedBody('act'),
   request: { ...writeHeaders, params: InstanceParams, ...body('action', ActionInput) },
-  responses: { 202: json('Accepted; a terminate supersedes what else is open.', ActionEnvelope), ...errors },
+  responses: {
+    202: json('Accepted; worked off in order, and a terminate supersedes what else is open.', ActionEnvelope),
+    ...errors,
+  },
 })
 
 const actions = createRoute({
@@ -160,8 +178,9 @@ export function routeInstances(app: Api): void {
     const { store } = c.get('deps')
     const { instance_id } = c.req.valid('param')
     const caller = callerOf(c)
-    const { action } = c.req.valid('json')
-    const { action_id } = await requestAction(store, caller, instance_id, action, await requestKey(c))
+    const { action, reboot } = c.req.valid('json')
+    const asked = { kind: action, ...(reboot ? { reboot } : {}) }
+    const { action_id } = await requestAction(store, caller, instance_id, asked, await requestKey(c))
     const made = renderAction((await findAction(store.db, caller.project_id, action_id))!)
     c.header('Location', made.href)
     return c.json({ action: made }, 202)

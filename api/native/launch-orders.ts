@@ -12,7 +12,7 @@ import { ifMatch, requestKey, tellVersion } from '../request.ts'
 import { changeHeaders, errors, guarded, guardedBody, writeHeaders } from '../route.ts'
 import { beforeId, body, fields, Id, json, Next, nextCursor, page } from '../schemas.ts'
 import { Instance, renderInstance } from './instance-view.ts'
-import { checkNames, OrderInput } from './order-input.ts'
+import { checkNames, countOf, OrderInput, toEntry } from './order-input.ts'
 import { Attempt, LaunchOrder, ORDER_STATES, renderAttempt, renderOrder } from './order-view.ts'
 
 // Schema ---------------------------------------------------------------------------------------------------------------
@@ -150,10 +150,13 @@ export function routeLaunchOrders(app: Api): void {
 async function accept(c: ApiContext, input: z.infer<typeof OrderInput>): Promise<z.infer<typeof LaunchOrder>> {
   const { store, envelope, onAccepted } = c.get('deps')
   const caller = callerOf(c)
-  const { user_data, clouds: _names, ...order } = input
-  const clouds = checkNames(input, await cloudsForOrders(store.db, caller.project_id))
+  const { user_data, clouds: _names, instances, ...order } = input
+  const { clouds, cloud_indexes } = checkNames(input, await cloudsForOrders(store.db, caller.project_id))
   const sealed_user_data = user_data === undefined ? null : envelope.seal(user_data, 'user_data')
-  const checked = { ...order, cloud_ids: clouds.map((cloud) => cloud.id), sealed_user_data }
+  const count = countOf(input)
+  const entries = instances?.map((entry, i) => toEntry(entry, cloud_indexes[i], envelope))
+  const cloud_ids = clouds.map((cloud) => cloud.id)
+  const checked = { ...order, count, cloud_ids, sealed_user_data, ...(entries ? { entries } : {}) }
   const key = await requestKey(c)
   const started_at = new Date()
   const accepted = await acceptOrder(store, caller, checked, key)
@@ -170,7 +173,8 @@ async function accept(c: ApiContext, input: z.infer<typeof OrderInput>): Promise
     state: 'queued',
     partial: false,
     at_least: order.at_least ?? null,
-    counts: { queued: order.count },
+    count,
+    counts: { queued: count },
     clouds: clouds.map((cloud) => cloud.name),
     sealed_user_data,
     extra: order.extra ?? {},

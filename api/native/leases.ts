@@ -215,7 +215,7 @@ async function template(c: ApiContext, lease_name: string, order: z.infer<typeof
   if (order.user_data !== undefined)
     throw invalid([{ path: 'body.order.user_data', reason: "is not supported in a lease's order" }])
   const granted = await cloudsForOrders(c.get('deps').store.db, c.get('identity').project_id)
-  const clouds = checkNames(order, granted, 'body.order')
+  const { clouds } = checkNames(order, granted, 'body.order')
   return { ...order, name: order.name ?? lease_name, clouds: clouds.map((cloud) => cloud.name) }
 }
 

@@ -35,7 +35,9 @@ export const LaunchOrder = z
     user_data: z.boolean().openapi({ description: 'Whether it carries user data, which is never shown.' }),
     extra: z.record(z.string(), z.unknown()),
     priority: z.int(),
-    wish: z.enum(['run', 'cancel', 'terminate']),
+    wish: z.enum(['run', 'withdraw', 'cancel', 'terminate']).openapi({
+      description: '`withdraw`: what did not run yet is not wanted any more.',
+    }),
     blocker: BlockerOut.nullable().openapi({ description: 'What holds it up.' }),
     sequence: z.int(),
     created_at: MomentOut,

@@ -16,10 +16,15 @@ import type { ItemState, OrderDecision, OrderState, OrderView } from './view.ts'
 /** Decides what an order needs now. `now` is real time in ms. */
 export function decideOrder(view: OrderView, now: number): OrderDecision {
   const notes = newNotes(view, now)
-  const undoing = view.wish !== 'run' || view.state === 'compensating' || (view.state === 'failed' && !view.settled)
+  const ends = view.wish === 'cancel' || view.wish === 'terminate'
+  const undoing = ends || view.state === 'compensating' || (view.state === 'failed' && !view.settled)
   if (undoing) for (const item of view.items) undoItem(notes, item)
   else {
-    for (const item of view.items) serveItem(notes, item)
+    for (const item of view.items) {
+      const runs = item.state === 'running' || item.instance_state === 'running'
+      if (view.wish === 'withdraw' && !runs) undoItem(notes, item)
+      else serveItem(notes, item)
+    }
     placeWanting(notes)
     if (mustCompensate(view, notes.after)) {
       // What this decision would have opened is dropped with it; the next plan finds the order compensating.
@@ -70,7 +75,7 @@ function countStates(after: ReadonlyMap<string, ItemState>): {
 
 /** True when the policy cannot be met any more. A settled order is past its policy: what dies later makes it partial. */
 function mustCompensate(view: OrderView, after: ReadonlyMap<string, ItemState>): boolean {
-  if (view.state === 'running' || view.settled) return false
+  if (view.state === 'running' || view.settled || view.wish === 'withdraw') return false
   const { failed, running, pending } = countStates(after)
   switch (view.policy) {
     case 'all':
@@ -118,7 +123,7 @@ function runOutcome(view: OrderView, notes: Notes): Outcome {
         reason: `${counts.running} of ${view.items.length} run`,
         blocker: isHeldBack(notes) ? blocker : null,
       }
-    const state = counts.failed > 0 ? 'failed' : 'terminated'
+    const state = counts.failed > 0 ? 'failed' : view.wish === 'withdraw' && !view.settled ? 'cancelled' : 'terminated'
     return { state, partial: false, rule: 'no_item_left', reason: 'none of its instances is left', blocker: null }
   }
   const progressing = notes.create.size > 0 || [...notes.after.values()].includes('starting')

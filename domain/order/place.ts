@@ -24,9 +24,9 @@ export function placeWanting(notes: Notes): void {
     const from = pending?.cloud_index ?? item.cloud_index
     const round_at = pending ? null : item.next_attempt_at
     // Without an error the round was put off because all clouds were disabled: one that was enabled is asked at once.
-    if (round_at !== null && round_at > now && !(error === null && anyEnabled(view))) {
+    if (round_at !== null && round_at > now && !(error === null && anyEnabled(view, item))) {
       notes.due.push(round_at)
-      waitForRound(notes, error, round_at)
+      waitForRound(notes, item, error, round_at)
       continue
     }
     if (count >= room) continue
@@ -57,7 +57,10 @@ export function placeWanting(notes: Notes): void {
   }
 }
 
-const anyEnabled = (view: OrderView): boolean => view.clouds.some((cloud) => cloud.enabled)
+const mayGo = (item: ItemView, index: number): boolean => item.cloud_indexes?.includes(index) ?? true
+
+const anyEnabled = (view: OrderView, item: ItemView): boolean =>
+  view.clouds.some((cloud, index) => cloud.enabled && mayGo(item, index))
 
 /** Clouds that refused an item of this order a moment ago. */
 function refusingClouds(view: OrderView, now: number): Set<number> {
@@ -82,9 +85,10 @@ function nextCloud(
   const again = !error || (!REFUSALS.has(error.class) && item.attempts % ATTEMPTS_PER_CLOUD_MAX !== 0)
   const moved = notes.items.get(item.id)?.cloud_index !== undefined
   let full = false
+  const last = view.clouds.findLastIndex((_, index) => mayGo(item, index))
   for (let index = again || moved ? from : from + 1; index < view.clouds.length; index++) {
     const cloud = view.clouds[index]!
-    if (!cloud.enabled || (refusing.has(index) && index < view.clouds.length - 1)) continue
+    if (!mayGo(item, index) || !cloud.enabled || (refusing.has(index) && index < last)) continue
     const free = notes.free.get(cloud.id)
     if (free !== undefined && free <= 0) {
       full = true
@@ -106,18 +110,18 @@ function nextCloud(
 /** All clouds were tried: refusals fail the item, anything that may pass starts another round after a pause. */
 function failOrWait(notes: Notes, item: ItemView, error: AttemptError | null): void {
   const final = error !== null && (REFUSALS.has(error.class) || error.class === 'boot_failed')
-  if (final && anyEnabled(notes.view)) {
+  if (final && anyEnabled(notes.view, item)) {
     endItem(notes, item, 'failed', error)
     return
   }
   const at = notes.now + ROUND_PAUSE_MS
   setItem(notes, item, 'queued', { cloud_index: 0, next_attempt_at: at, error: final ? null : error })
   notes.due.push(at)
-  waitForRound(notes, error, at)
+  waitForRound(notes, item, error, at)
 }
 
-function waitForRound(notes: Notes, error: AttemptError | null, at: number): void {
-  const code = !anyEnabled(notes.view)
+function waitForRound(notes: Notes, item: ItemView, error: AttemptError | null, at: number): void {
+  const code = !anyEnabled(notes.view, item)
     ? 'cloud_disabled'
     : error?.class === 'auth'
       ? 'credentials_refused'

@@ -57,6 +57,8 @@ function followWinner(notes: Notes, item: ItemView, winner: AttemptView): void {
     case 'missing':
       return
     default:
+      // Once it has run, a start of it is its own affair.
+      if (item.state === 'running') return
       setItem(notes, item, 'starting')
       awaitSight(notes, winner)
   }

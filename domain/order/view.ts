@@ -46,6 +46,8 @@ export interface ItemView {
   readonly id: string
   readonly state: ItemState
   readonly cloud_index: number
+  /** Places in the order's list of clouds, the only ones it may go to; null: all. */
+  readonly cloud_indexes: readonly number[] | null
   /** Attempts made so far, over ones included. */
   readonly attempts: number
   readonly next_attempt_at: number | null
@@ -73,7 +75,8 @@ export interface OrderView {
   readonly state: OrderState
   readonly policy: OrderPolicy
   readonly at_least: number | null
-  readonly wish: 'run' | 'cancel' | 'terminate'
+  /** `withdraw`: what does not run yet is not wanted any more, what runs is. */
+  readonly wish: 'run' | 'withdraw' | 'cancel' | 'terminate'
   /** It once ran: what is left of it then goes by a person's wish alone. */
   readonly settled: boolean
   /** Its machines may be deleted: automatic removal is on, or a person ended the order. */

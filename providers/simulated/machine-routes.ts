@@ -16,6 +16,7 @@ const createRequest = z.object({
   size: z.string(),
   image: z.string(),
   user_data: z.string().nullish(),
+  realm: z.string().nullish(),
   extra: z.record(z.string(), z.unknown()).nullish(),
   tags: z.record(z.string(), z.string()).default({}),
 })
@@ -88,7 +89,7 @@ function prepareCreate(cloud: Cloud, context: WireContext, body: string, request
   const { configuration } = cloud
   const size = findEntry(configuration.sizes, parsed.data.size)?.name
   const image = findEntry(configuration.images, parsed.data.image)?.name
-  const realm_wanted = stringOf(extra?.realm ?? extra?.availability_zone)
+  const realm_wanted = stringOf(parsed.data.realm ?? extra?.realm ?? extra?.availability_zone)
   const realm = realm_wanted === null ? undefined : findEntry(configuration.realms, realm_wanted)
   const host_wanted = stringOf(extra?.host)
   const host = host_wanted === null ? undefined : findEntry(configuration.hosts, host_wanted)

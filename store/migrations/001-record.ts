@@ -114,6 +114,8 @@ create table clouds (
   enabled boolean not null default true,
   allocation int check (allocation >= 0), -- instances at most; null: no limit of ours
   source text not null default 'api' check (source in ('api', 'file')),
+  imported bytea, -- sealed: what its file said; null: made through the API
+  retired_at timestamptz, -- its file is gone: not for new orders, what runs there stays
   state text not null default 'unknown' check (state in ('unknown', 'ok', 'unreachable', 'refused')),
   stale_since timestamptz,
   last_error jsonb,
@@ -161,7 +163,6 @@ create table events (
   schema_version int not null default 1,
   at timestamptz not null default record_now(),
   digest bytea not null,
-  body text, -- native JSON as sent; goes after the retention time
   position bigint unique, -- stamped after commit, see store/events.ts
   unique (resource_type, resource_id, sequence)
 );
@@ -175,7 +176,7 @@ create table hooks (
   uri text not null,
   description text,
   version text not null default 'v1',
-  format text not null default 'json',
+  format text not null default 'json' check (format in ('json', 'cloud_state')),
   filter jsonb not null default '{}', -- {types?: [..], resource_type?, resource_id?, deployment_id?}
   state text not null default 'active' check (state in ('unverified', 'active', 'paused', 'disabled', 'deleted')),
   state_reason text,
@@ -268,6 +269,15 @@ create function event_text(event events) returns text language sql stable as $$
     'snapshot', event.snapshot)::text
 $$;
 
+-- An event as a hook of the native format is sent it. Always the same: an event never changes.
+create function event_body(event events) returns text language sql stable as $$
+  select json_build_object('id', event.id, 'type', event.type,
+    'timestamp', to_char(event.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+    'data', json_build_object('resource_type', event.resource_type, 'resource_id', event.resource_id,
+      'sequence', event.sequence, 'from', event.from_state, 'to', event.to_state, 'reason', event.cause ->> 'reason',
+      'cause', event.cause, 'snapshot', event.snapshot))::text
+$$;
+
 create function chain_event() returns trigger language plpgsql as $$
 declare previous bytea;
 begin
@@ -280,11 +290,6 @@ begin
     end if;
   end if;
   new.digest := sha256(coalesce(previous, '') || convert_to(event_text(new), 'UTF8'));
-  new.body := json_build_object('id', new.id, 'type', new.type,
-    'timestamp', to_char(new.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
-    'data', json_build_object('resource_type', new.resource_type, 'resource_id', new.resource_id,
-      'sequence', new.sequence, 'from', new.from_state, 'to', new.to_state, 'reason', new.cause ->> 'reason',
-      'cause', new.cause, 'snapshot', new.snapshot))::text;
   return new;
 end $$;
 create trigger chain_event before insert on events for each row execute function chain_event();
@@ -297,6 +302,9 @@ begin
       case when hook.state = 'disabled' then 'endpoint_disabled' end
     from new_events as event join hooks as hook on hook.project_id = event.project_id
     where hook.state <> 'deleted' and hook_wants(hook.filter, event::events)
+      and (hook.format <> 'cloud_state' or event.resource_type = 'instance'
+        and event.type in ('instance.state_changed', 'instance.updated')
+        and exists (select from callbacks where hook_id = hook.id and instance_id = event.resource_id))
       and not (event.resource_type = 'hook' and event.resource_id = hook.id)
     order by event.number;
   return null;
@@ -375,7 +383,7 @@ create table launch_orders (
   extra jsonb not null default '{}',
   priority int not null default 0,
   deadline_at timestamptz,
-  wish text not null default 'run' check (wish in ('run', 'cancel', 'terminate')),
+  wish text not null default 'run' check (wish in ('run', 'withdraw', 'cancel', 'terminate')),
   wish_version int not null default 1,
   wished_by uuid,
   wished_at timestamptz not null default record_now(),
@@ -405,6 +413,10 @@ create table instances (
     'rebooting', 'terminating', 'terminated', 'failed', 'missing')),
   size text not null,
   image text not null,
+  spec jsonb not null default '{}', -- what else is asked of the provider
+  extra jsonb not null default '{}', -- its own additions to those of its order
+  sealed_user_data bytea, -- null: its order's
+  content_hash bytea, -- of what its caller sent; null: no caller's own id came with it
   cloud_id uuid references clouds, -- set with provider_id by the attempt that won
   provider_id text,
   raw_state text,
@@ -426,6 +438,7 @@ create table instances (
   created_at timestamptz not null default record_now(),
   running_at timestamptz,
   terminated_at timestamptz,
+  dismissed_at timestamptz, -- deleted by its caller once it was over: not listed any more
   unique (project_id, external_id)
 );
 create index instances_by_order on instances (order_id);
@@ -433,6 +446,28 @@ create index instances_by_project on instances (project_id, id desc);
 create index instances_by_deployment on instances (deployment_id);
 create unique index instances_by_machine on instances (cloud_id, provider_id) where provider_id is not null;
 create index instances_alive on instances (cloud_id) where state not in ('pending', 'terminated', 'failed');
+
+-- Whom an instance's changes are told, beside the hooks of its project: the lane is a hook, one for each address.
+create table callbacks (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  instance_id uuid not null references instances,
+  hook_id uuid not null references hooks,
+  created_at timestamptz not null default record_now(),
+  unique (instance_id, hook_id)
+);
+create index on callbacks (hook_id);
+create index callbacks_by_project on callbacks (project_id, id desc);
+
+-- Made for the first login to an instance; the private half is given out once.
+create table ssh_keys (
+  instance_id uuid primary key references instances,
+  name text not null,
+  public_key text not null, -- a line for authorized_keys
+  fingerprint text not null,
+  sealed bytea, -- null: given out, or erased with its instance
+  released_at timestamptz
+);
 
 create table items (
   id uuid primary key,
@@ -442,6 +477,7 @@ create table items (
   state text not null default 'queued' check (state in ('queued', 'claimed', 'creating', 'starting', 'running',
     'failed', 'cancelled', 'terminated')),
   cloud_index int not null default 0, -- place in the order's list of clouds
+  cloud_indexes int[], -- the only ones it may go to; null: all
   attempts int not null default 0,
   next_attempt_at timestamptz,
   last_error jsonb,
@@ -491,11 +527,18 @@ create table actions (
   project_id uuid not null references projects,
   instance_id uuid not null references instances,
   number int not null,
-  kind text not null check (kind in ('start', 'stop', 'reboot', 'terminate', 'restart', 'isolate')),
-  detail jsonb not null default '{}',
+  kind text not null check (kind in ('start', 'stop', 'reboot', 'terminate')),
+  detail jsonb not null default '{}', -- {reboot?: soft or hard}
   state text not null default 'queued' check (state in ('queued', 'running', 'done', 'failed', 'superseded')),
   wished_by uuid,
-  error jsonb,
+  error jsonb, -- {class, message, evidence, at}
+  sends int not null default 0,
+  looks int not null default 0, -- for what it came to
+  started_at timestamptz, -- real time of the first plan for it
+  sent_at timestamptz, -- real time of the last send; null: none that may have had an effect
+  answered_at timestamptz, -- real time; null: what was sent was not answered
+  confirmed_at timestamptz, -- real time; the machine is as it was asked to be
+  next_try_at timestamptz, -- real time
   created_at timestamptz not null default record_now(),
   finished_at timestamptz,
   unique (instance_id, number)

@@ -36,6 +36,7 @@ function send(uri: string, change: Partial<Head> = {}, signal = new AbortControl
     resource_id: 'r',
     sequence: 1,
     body: BODY,
+    subject: null,
     uri,
     timeout_ms: 1_000,
     sealed_secrets: [],

@@ -22,6 +22,7 @@ const HEAD: Omit<Head, 'uri'> = {
   resource_id: 'r',
   sequence: 1,
   body: '{}',
+  subject: null,
   timeout_ms: 1_000,
   sealed_secrets: [],
 }

@@ -6,7 +6,7 @@
 import { sql } from 'kysely'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { machineOf } from '../../store/actions.ts'
+import { machineToDelete } from '../../store/instance-plan.ts'
 import { shiftClock } from '../../store/housekeeping.ts'
 import { markRestored } from '../../store/installation.ts'
 import {
@@ -266,7 +266,7 @@ test('the record of a while ago is put back: nothing is deleted by itself, and e
   expect(await alive(cloud)).toEqual(expect.arrayContaining([...extended_machines, ...fresh_machines]))
   // A wish of the lost time is none, though the engine had a flow for it.
   expect(await alive(cloud)).toContain(machine_id)
-  expect(await machineOf(h.store, spared_instance!.id)).toBeUndefined() // what the step of that flow would delete
+  expect(await machineToDelete(h.store, spared_instance!.id)).toBeUndefined() // what the step of that flow would delete
   expect((await getInstance(project.api, spared_instance!.id)).state).toBe('running')
   expect(await alive(full)).toEqual(expect.arrayContaining([surplus.provider_id, ...queued_machines]))
 

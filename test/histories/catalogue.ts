@@ -74,6 +74,12 @@ export const WAYS: Readonly<Record<string, Readonly<Record<string, (seen: Seen) 
   instance: {
     plain: (seen) => done(seen) && seen.scheduled('terminateInstance') === 1,
     cancel: (seen) => done(seen) && seen.count('ACTIVITY_TASK_CANCEL_REQUESTED') > 0,
+    power: (seen) => done(seen) && seen.scheduled('actOnInstance') >= 3 && !seen.scheduled('terminateInstance'),
+    'power-superseded': (seen) =>
+      done(seen) &&
+      seen.scheduled('actOnInstance') > 0 &&
+      seen.count('ACTIVITY_TASK_CANCEL_REQUESTED') > 0 &&
+      seen.scheduled('terminateInstance') > 0,
     'failing-step': stepFailed('terminateInstance'),
     'record-away': planned('planInstance'),
   },

@@ -9,7 +9,7 @@ import type { ActivityInterceptorsFactory } from '@temporalio/worker'
 import { afterAll, beforeAll, test } from 'vitest'
 import { HOUSEKEEPING, WAKE } from '../../domain/workflow-ids.ts'
 import { createFaults, type Injected } from '../support/faults.ts'
-import { getLease, instancesOf, untilInstance, untilLease, untilOrder } from '../support/flow.ts'
+import { actOn, getLease, instancesOf, untilActed, untilInstance, untilLease, untilOrder } from '../support/flow.ts'
 import { unique } from '../support/harness.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
@@ -280,6 +280,26 @@ scene('instance', 'cancel', async () => {
   await called(place, 'delete')
   await cancel(place, id) // its order is quicker: the step in hand has nothing left to do
   await world.h.temporal.workflow.getHandle(`instance/${instance_id}`).signal(WAKE)
+  return idIs(`instance/${instance_id}`)
+})
+
+scene('instance', 'power', async () => {
+  const place = await world.place()
+  const { instance_id } = await running(place)
+  await place.cloud.control.fault({ match: { verb: 'stop' }, times: 1, effect: { kind: 'lost_reply' } })
+  for (const action of ['stop', 'start', 'reboot']) await actOn(place.project.api, instance_id, { action })
+  await untilActed(place.project.api, instance_id)
+  return idIs(`instance/${instance_id}`)
+})
+
+scene('instance', 'power-superseded', async () => {
+  const place = await world.place({ settings: { call_timeout_ms: 10_000 } })
+  await place.cloud.control.fault({ match: { verb: 'stop' }, times: 1, effect: { kind: 'hang', for_ms: 8_000 } })
+  const { instance_id } = await running(place)
+  await actOn(place.project.api, instance_id, { action: 'stop' })
+  await called(place, 'stop')
+  await terminate(place, instance_id)
+  await untilInstance(place.project.api, instance_id, ['terminated'])
   return idIs(`instance/${instance_id}`)
 })
 

@@ -133,6 +133,13 @@ async function submitLoad(round: number): Promise<void> {
       await second.cloud.control.fate(instance!.provider_id!, 'vanish')
     },
     async () => {
+      const { id } = await world.order(project, { name: `switched-${round}`, count: 1, clouds: [second.cloud.name] })
+      while ((await getOrder(api, id)).state !== 'running') await delay(50)
+      const [instance] = await instancesOf(api, id)
+      for (const action of ['stop', 'start', 'reboot'])
+        await api.post(`/api/instances/${instance!.id}/actions`, { action })
+    },
+    async () => {
       const tag = { attempt_id: randomUUID(), installation_id: world.h.service.installation_id }
       const machine = { ...tag, name: `stray-${round}`, size: 'm1.small', image: 'debian-13' }
       await stray.control.provider().create(machine, AbortSignal.timeout(10_000))

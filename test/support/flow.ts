@@ -103,3 +103,26 @@ export function untilLease(api: ApiClient, id: string, states: readonly string[]
     { what: `lease ${id} to be ${states.join(' or ')}`, timeout_ms: SETTLE_TIMEOUT_MS, interval_ms: INTERVAL_MS },
   ) as Promise<ShownLease>
 }
+
+export interface ShownAction {
+  readonly id: string
+  readonly action: string
+  readonly state: string
+  readonly error: { readonly class: string; readonly message: string } | null
+}
+
+export async function actOn(api: ApiClient, instance_id: string, body: Record<string, unknown>): Promise<ShownAction> {
+  return (await api.post<{ action: ShownAction }>(`/api/instances/${instance_id}/actions`, body)).body.action
+}
+
+/** Waits until no action of an instance is open; they come oldest first. */
+export function untilActed(api: ApiClient, instance_id: string): Promise<ShownAction[]> {
+  return waitFor(
+    async () => {
+      const { body } = await api.get<{ actions: ShownAction[] }>(`/api/instances/${instance_id}/actions`)
+      const open = body.actions.some(({ state }) => state === 'queued' || state === 'running')
+      return open ? null : body.actions.toReversed()
+    },
+    { what: `the actions of ${instance_id} to end`, timeout_ms: SETTLE_TIMEOUT_MS, interval_ms: INTERVAL_MS },
+  ) as Promise<ShownAction[]>
+}

@@ -20,6 +20,7 @@ const item = (id: string, change: Partial<ItemView> = {}): ItemView => ({
   id,
   state: 'queued',
   cloud_index: 0,
+  cloud_indexes: null,
   attempts: 0,
   next_attempt_at: null,
   last_error: null,
@@ -279,6 +280,34 @@ test('while its machine starts at a cloud that cannot be listed, the order says 
     state: 'settling',
     blocker: { code: 'cloud_unseen' },
     due_at: NOW + 10_000,
+  })
+})
+
+describe('withdrawn', () => {
+  const started = () => item('b', { state: 'starting', attempts: 1, instance_state: 'starting', open: [won('b')] })
+  const won = (id: string) => attempt(`won-${id}`, { state: 'won', provider_id: `m-${id}` })
+
+  test('what does not run yet is undone, what runs stays', () => {
+    const view = order([running('a'), started(), item('c')], { wish: 'withdraw' })
+    const decision = decideOrder(view, NOW)
+    expect(decision.undo).toEqual([{ attempt_id: 'won-b', undo_batch: 3 }])
+    expect(decision.instances).toMatchObject([
+      { id: 'instance-b', to: 'terminating' },
+      { id: 'instance-c', to: 'terminated' },
+    ])
+    expect(decision.open).toEqual([])
+    expect(decision.done).toBe(false)
+  })
+
+  test('at the end it runs with what it has', () => {
+    const over = [running('a'), item('c', { state: 'cancelled', instance_state: 'terminated' })]
+    const decision = decideOrder(order(over, { wish: 'withdraw' }), NOW)
+    expect(decision).toMatchObject({ state: 'running', partial: true, done: true })
+  })
+
+  test('with nothing that runs it is cancelled', () => {
+    const over = [item('c', { state: 'cancelled', instance_state: 'terminated' })]
+    expect(decideOrder(order(over, { wish: 'withdraw' }), NOW)).toMatchObject({ state: 'cancelled', done: true })
   })
 })
 

@@ -151,6 +151,29 @@ const onInstance =
     injected.lift()
   }
 
+/** A stop; its cancel is the end of the machine. A start afterwards shows that nothing was left half done. */
+const actOnInstance: Scenario = async (stage) => {
+  const place = await placeOf(stage)
+  const { api } = place.project
+  const { id } = await stage.world.order(place.project, { count: 1 })
+  await untilOrder(api, id, ['running'])
+  const [instance] = await instancesOf(api, id)
+  const injected = strikeProject(stage, place, 'actOnInstance', () => terminate(stage, place, instance!.id))
+  const act = (action: string) => api.post(`/api/instances/${instance!.id}/actions`, { action })
+  await act('stop')
+  await untilBlocked(stage, injected, place, `instance/${instance!.id}`, 'step_failing')
+  if (isCancel(stage.kind)) await untilInstance(api, instance!.id, ['terminated'])
+  else {
+    await untilInstance(api, instance!.id, ['stopped'])
+    injected.lift()
+    await act('start')
+    await untilInstance(api, instance!.id, ['running'])
+  }
+  await endOrder({ ...stage, kind: 'cancel_after' }, place, id)
+  expect(injected.struck()).toBeGreaterThan(0)
+  injected.lift()
+}
+
 const planLease: Scenario = async (stage) => {
   const place = await placeOf(stage)
   const injected = strikeProject(stage, place, 'planLease', async (id) => {
@@ -241,6 +264,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   deleteInstances,
   planInstance: onInstance('planInstance'),
   terminateInstance: onInstance('terminateInstance'),
+  actOnInstance,
   planLease,
   watchCloud,
   planLane: onLane('planLane'),
