@@ -5,6 +5,7 @@ import type { MiddlewareHandler } from 'hono'
 import { Counter, Histogram } from 'prom-client'
 import { ulid } from 'ulid'
 import { DomainError } from '../domain/errors.ts'
+import { EMPTY_CONFIGURATION } from '../domain/pcm/configuration.ts'
 import { inSpan, traceOf } from '../domain/tracing.ts'
 import { routeCloudStateCallbacks } from './cloud-state/callbacks.ts'
 import { routeCloudStateInstances } from './cloud-state/instances.ts'
@@ -74,7 +75,7 @@ export function createApp(deps: ApiDeps): Api {
 
 /** Where it matters which clouds there are. Files are read on demand: here is the demand. */
 const lookAtFiles: MiddlewareHandler<ApiEnv> = async function lookAtFiles(c, next) {
-  await c.get('deps').configuration?.current()
+  c.set('configuration', (await c.get('deps').configuration?.current()) ?? EMPTY_CONFIGURATION)
   await next()
 }
 

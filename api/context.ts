@@ -4,11 +4,13 @@ import type { Context } from 'hono'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { AllowList } from '../domain/hook-address.ts'
+import type { Configuration } from '../domain/pcm/configuration.ts'
 import type { Role } from '../domain/record.ts'
 import type { Store } from '../store/database.ts'
 import type { Envelope } from '../store/envelope.ts'
 import type { Hints } from '../store/hints.ts'
 import type { AcceptedOrder, Caller } from '../store/orders.ts'
+import type { ConfigurationDirectory } from './pcm/configuration.ts'
 
 export interface Health {
   readonly postgres: boolean
@@ -22,6 +24,8 @@ export interface ApiDeps {
   /** Wakes event streams; without it they look by themselves. */
   readonly hints?: Hints
   readonly envelope: Envelope
+  /** Where a configuration directory is set. */
+  readonly configuration?: ConfigurationDirectory
   readonly hook_allow: AllowList
   /** `none` (loopback only): everyone is operator of project `default`. */
   readonly auth: 'token' | 'none'
@@ -47,7 +51,13 @@ export interface Identity {
 }
 
 export interface ApiEnv {
-  Variables: { deps: ApiDeps; request_id: string; identity: Identity }
+  Variables: {
+    deps: ApiDeps
+    request_id: string
+    identity: Identity
+    /** What the files say now; there where it matters which clouds there are, see app.ts. */
+    configuration: Configuration
+  }
 }
 
 export type Api = OpenAPIHono<ApiEnv>

@@ -1,5 +1,5 @@
 /** Clouds in the record: made and changed by operators, granted to projects, looked up for orders. */
-import { type Kysely, sql } from 'kysely'
+import { type Kysely, type RawBuilder, type Selectable, sql } from 'kysely'
 import { DomainError } from '../domain/errors.ts'
 import type { Cause } from '../domain/record.ts'
 import { cloudWorkflowId } from '../domain/workflow-ids.ts'
@@ -30,13 +30,33 @@ const actorCause = (caller: Caller): Cause => ({
   reason: 'requested',
 })
 
-/** Makes a cloud, wakes its watcher, and grants it to the project of whoever made it. A taken name is a conflict. */
+export interface NewCloud extends CloudFields {
+  readonly id: string
+  readonly name: string
+  readonly provider: string
+  /** Of a cloud of a file: what that said, sealed. */
+  readonly imported?: Buffer
+}
+
+/** Makes a cloud and grants it to the project of whoever made it. A taken name is a conflict. */
 export async function insertCloud(
   trx: Trx,
   caller: Caller,
-  cloud: CloudFields & { readonly id: string; readonly name: string; readonly provider: string },
+  cloud: NewCloud,
   credential: SealedCredential | null,
 ): Promise<void> {
+  const made = await addCloud(trx, cloud, credential, actorCause(caller))
+  if (!made) throw new DomainError('conflict', `there is a cloud named ${cloud.name} already`)
+  await grantCloud(trx, cloud.id, caller.project_id)
+}
+
+/** Makes a cloud and wakes its watcher. False: the name is taken. */
+export async function addCloud(
+  trx: Trx,
+  cloud: NewCloud,
+  credential: SealedCredential | null,
+  cause: Cause,
+): Promise<boolean> {
   if (credential) await insertCredential(trx, cloud.name, credential)
   const { settings, sizes, images, ...plain } = cloud
   const made = await trx
@@ -47,15 +67,16 @@ export async function insertCloud(
       sizes: JSON.stringify(sizes),
       images: JSON.stringify(images),
       credential_id: credential?.id ?? null,
+      source: cloud.imported ? 'file' : 'api',
       sequence: 1,
     })
     .onConflict((conflict) => conflict.column('name').doNothing())
     .returning('id')
     .executeTakeFirst()
-  if (!made) throw new DomainError('conflict', `there is a cloud named ${cloud.name} already`)
-  await tell(trx, cloud, 'cloud.created', null, 'unknown', 1, actorCause(caller))
-  await grantCloud(trx, cloud.id, caller.project_id)
+  if (!made) return false
+  await tell(trx, cloud, 'cloud.created', null, 'unknown', 1, cause)
   await wake(trx, [{ target: cloudWorkflowId(cloud.name) }])
+  return true
 }
 
 async function insertCredential(trx: Trx, cloud_name: string, { id, sealed }: SealedCredential): Promise<void> {
@@ -90,7 +111,7 @@ async function tell(
   ])
 }
 
-/** Changes a cloud and wakes its watcher and the orders that wait for it. No change writes no event. */
+/** Changes a cloud as an operator wishes. No change writes no event. */
 export async function updateCloud(
   trx: Trx,
   caller: Caller,
@@ -103,13 +124,33 @@ export async function updateCloud(
   if (!cloud) throw new DomainError('not_found', `there is no cloud ${name}`)
   if (if_match !== undefined && if_match !== cloud.sequence)
     throw new DomainError('version_mismatch', `cloud ${name} is at version ${cloud.sequence}, not ${if_match}`)
-  const { settings, sizes, images, ...plain } = change
-  const next = { ...cloud, ...change }
+  if (cloud.retired_at && change.enabled)
+    throw new DomainError('conflict', `cloud ${name} is retired: ${retiredReason(cloud)}; put the file back`)
   const same = Object.entries(change).every(
     ([field, value]) => JSON.stringify(value) === JSON.stringify(cloud[field as keyof typeof cloud]),
   )
   if (same && !credential) return
-  if (credential) await insertCredential(trx, name, credential)
+  await changeCloud(trx, cloud, 'cloud.updated', change, credential, actorCause(caller))
+}
+
+/** What is changed of a cloud; of one of a file also what that said, sealed, and since when it is gone. */
+export interface CloudChange extends Partial<CloudFields> {
+  readonly imported?: Buffer
+  readonly retired_at?: RawBuilder<Date> | null
+  readonly credential_id?: null
+}
+
+/** Changes a cloud, locked by the caller, and wakes its watcher and the orders that wait for it. */
+export async function changeCloud(
+  trx: Trx,
+  cloud: Selectable<Tables['clouds']>,
+  type: 'cloud.updated' | 'cloud.retired',
+  change: CloudChange,
+  credential: SealedCredential | null,
+  cause: Cause,
+): Promise<void> {
+  const { settings, sizes, images, ...plain } = change
+  if (credential) await insertCredential(trx, cloud.name, credential)
   await trx
     .updateTable('clouds')
     .set({
@@ -122,12 +163,16 @@ export async function updateCloud(
     })
     .where('id', '=', cloud.id)
     .execute()
-  await tell(trx, next, 'cloud.updated', cloud.state, cloud.state, cloud.sequence + 1, actorCause(caller))
-  await wake(trx, [{ target: cloudWorkflowId(name) }])
+  await tell(trx, { ...cloud, ...change }, type, cloud.state, cloud.state, cloud.sequence + 1, cause)
+  await wake(trx, [{ target: cloudWorkflowId(cloud.name) }])
   await sql`insert into outbox (target, project_id)
     select 'order/' || id, project_id from launch_orders
     where state in ('queued', 'held') and ${cloud.id} = any (cloud_ids)`.execute(trx)
 }
+
+/** Why a retired cloud takes no orders; null: it is not retired. */
+export const retiredReason = (cloud: { name: string; retired_at: Date | null }): string | null =>
+  cloud.retired_at && `its file clouds/${cloud.name}.conf is gone since ${cloud.retired_at.toISOString()}`
 
 /** Lets a project use a cloud; again is the same. */
 export async function grantCloud(trx: Trx, cloud_id: string, project_id: string): Promise<void> {
@@ -138,26 +183,33 @@ export async function grantCloud(trx: Trx, cloud_id: string, project_id: string)
     .execute()
 }
 
-/** Takes a cloud from a project: for new orders; what runs there runs on. */
+/** Takes a cloud from a project: for new orders; what runs there runs on. A cloud of a file is for all projects. */
 export async function withdrawCloud(trx: Trx, cloud_id: string, project_id: string): Promise<void> {
+  const cloud = await trx.selectFrom('clouds').select(['name', 'source']).where('id', '=', cloud_id).executeTakeFirst()
+  if (cloud?.source === 'file')
+    throw new DomainError('conflict', `cloud ${cloud.name} is one of a file, and those are for all projects`)
   await trx.deleteFrom('cloud_grants').where('cloud_id', '=', cloud_id).where('project_id', '=', project_id).execute()
 }
 
 /** Projects that may use a cloud. */
 export function listGrants(db: Kysely<Tables>, cloud_id: string) {
   return db
-    .selectFrom('cloud_grants')
-    .innerJoin('projects', 'projects.id', 'cloud_grants.project_id')
+    .selectFrom('projects')
+    .innerJoin('clouds', (join) => join.on('clouds.id', '=', cloud_id))
     .select(['projects.id', 'projects.name'])
-    .where('cloud_id', '=', cloud_id)
+    .where(mayUse(sql.ref('projects.id')))
     .orderBy('projects.name')
     .execute()
 }
 
+/** Whether a project may use the cloud of a row: clouds of files are for all, others for those they are granted to. */
+const mayUse = (project_id: RawBuilder<unknown>) => sql<boolean>`(clouds.source = 'file' or exists (
+  select from cloud_grants where cloud_grants.cloud_id = clouds.id and cloud_grants.project_id = ${project_id}))`
+
 const ALLOCATION_USED = sql<number>`(
   select count(*)::int from claims where claims.cloud_id = clouds.id and claims.released_at is null)`
 
-/** Clouds by priority; of a project: those granted to it. `name`: only this one. */
+/** Clouds by priority; of a project: those it may use. `name`: only this one. */
 export function listClouds(
   db: Kysely<Tables>,
   query: { readonly project_id?: string | undefined; readonly name?: string | undefined },
@@ -169,18 +221,7 @@ export function listClouds(
     .orderBy('priority', 'desc')
     .orderBy('name')
   if (query.name !== undefined) rows = rows.where('name', '=', query.name)
-  if (query.project_id !== undefined) {
-    const project_id = query.project_id
-    rows = rows.where((where) =>
-      where.exists(
-        where
-          .selectFrom('cloud_grants')
-          .select('cloud_id')
-          .whereRef('cloud_id', '=', 'clouds.id')
-          .where('project_id', '=', project_id),
-      ),
-    )
-  }
+  if (query.project_id !== undefined) rows = rows.where(mayUse(sql`${query.project_id}::uuid`))
   return rows.execute()
 }
 
@@ -197,11 +238,11 @@ export interface CloudNames {
 export function cloudsForOrders(db: Kysely<Tables>, project_id: string): Promise<CloudNames[]> {
   return db
     .selectFrom('clouds')
-    .innerJoin('cloud_grants', 'cloud_grants.cloud_id', 'clouds.id')
-    .select(['clouds.id', 'clouds.name', 'clouds.sizes', 'clouds.images'])
-    .where('cloud_grants.project_id', '=', project_id)
-    .orderBy('clouds.priority', 'desc')
-    .orderBy('clouds.name')
+    .select(['id', 'name', 'sizes', 'images'])
+    .where('retired_at', 'is', null)
+    .where(mayUse(sql`${project_id}::uuid`))
+    .orderBy('priority', 'desc')
+    .orderBy('name')
     .execute()
 }
 

@@ -1,4 +1,5 @@
 /** Configuration: environment and flags, parsed once; flags win. A wrong value is one clear line before anything starts. */
+import { statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
@@ -20,6 +21,8 @@ export interface Config {
   readonly data: string
   readonly auth: 'token' | 'none'
   readonly hook_allow: string
+  /** Clouds, sizes, images and roles by file. */
+  readonly config_dir: string | undefined
   readonly operator_token: string | undefined
   readonly clock_start: Date | undefined
   readonly database_url: string | undefined
@@ -39,6 +42,10 @@ export class ConfigError extends Error {
 export const ENVIRONMENT = z.object({
   HOLDFAST_AUTH: z.enum(['token', 'none']).default('token'),
   HOLDFAST_HOOK_ALLOW: z.string().default(''),
+  HOLDFAST_CONFIG_DIR: z
+    .string()
+    .refine((path) => statSync(path, { throwIfNoEntry: false })?.isDirectory(), 'is not a folder that is there')
+    .optional(),
   HOLDFAST_OPERATOR_TOKEN: z.string().min(16, 'at least 16 characters').optional(),
   HOLDFAST_CLOCK_START: z.iso.datetime({ offset: true }).optional(),
   HOLDFAST_HOST: z
@@ -116,6 +123,7 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
     data: resolve(given.data ?? env.HOLDFAST_DATA),
     auth: env.HOLDFAST_AUTH,
     hook_allow: env.HOLDFAST_HOOK_ALLOW,
+    config_dir: env.HOLDFAST_CONFIG_DIR && resolve(env.HOLDFAST_CONFIG_DIR),
     operator_token: env.HOLDFAST_OPERATOR_TOKEN,
     clock_start: env.HOLDFAST_CLOCK_START ? new Date(env.HOLDFAST_CLOCK_START) : undefined,
     database_url: env.DATABASE_URL,

@@ -84,6 +84,7 @@ export async function openProcess(
       port: config.port,
       auth: config.auth,
       hook_allow: config.hook_allow,
+      config_dir: config.config_dir,
       envelope,
       log,
       workflow_bundle: library?.workflow_bundle,

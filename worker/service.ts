@@ -4,6 +4,7 @@ import { sql } from 'kysely'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
 import { createApp } from '../api/app.ts'
+import { openConfiguration } from '../api/pcm/configuration.ts'
 import { parseAllowList } from '../domain/hook-address.ts'
 import { PROVIDER_NAMES } from '../providers/registry.ts'
 import { openStore, type Store } from '../store/database.ts'
@@ -23,6 +24,8 @@ export interface ServiceOptions {
   readonly port: number
   readonly auth: 'token' | 'none'
   readonly hook_allow: string
+  /** The configuration directory, if there is one. */
+  readonly config_dir?: string | undefined
   readonly envelope: Envelope
   readonly log: Logger
   /** Waited for by the engine's side alone; the API answers meanwhile. Left out for the role `api`. */
@@ -62,6 +65,9 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   })
   const hints = openHints(store, options.database_url)
   const allow = parseAllowList(options.hook_allow)
+  const configuration = options.config_dir
+    ? openConfiguration({ folder: options.config_dir, store, envelope, providers: PROVIDER_NAMES, log })
+    : undefined
   const registry = new Registry()
   const leaving = new AbortController()
 
@@ -116,6 +122,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     store,
     hints,
     envelope,
+    ...(configuration ? { configuration } : {}),
     hook_allow: allow,
     auth: options.auth,
     providers: PROVIDER_NAMES,
@@ -126,6 +133,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     log,
     onAccepted: (accepted) => engine?.relay()?.offer(accepted),
   })
+  await configuration?.current().catch((error: Error) => log.warn({ err: error.message }, 'clouds were not looked for'))
   let close = async (): Promise<void> => {}
   let url: string | null = null
   try {

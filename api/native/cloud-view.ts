@@ -1,6 +1,6 @@
 /** Clouds as the native wire shows and takes them. */
 import { z } from '@hono/zod-openapi'
-import type { listOrphans, ShownCloud } from '../../store/clouds.ts'
+import { type listOrphans, retiredReason, type ShownCloud } from '../../store/clouds.ts'
 import {
   decodeCursor,
   ErrorOut,
@@ -31,6 +31,7 @@ export const Cloud = z
     images: z.record(z.string(), z.string()),
     priority: z.int(),
     enabled: z.boolean(),
+    disabled_reason: z.string().nullable().openapi({ description: 'Where a rule of ours disabled it.' }),
     allocation: z.int().nullable().openapi({ description: 'Instances at most; null: no limit of ours.' }),
     allocation_used: z.int(),
     source: z.enum(['api', 'file']),
@@ -46,7 +47,7 @@ const Names = z
   .record(z.string().min(1).max(200), z.string().min(1).max(500))
   .refine((names) => Object.keys(names).length <= NAMES_MAX, { error: `has more than ${NAMES_MAX} names` })
 
-const shape = {
+export const cloudShape = {
   endpoint: z
     .url({ protocol: /^https?$/, error: 'is not an http or https address' })
     .max(2_000)
@@ -65,25 +66,25 @@ const shape = {
 export const CloudInput = fields({
   name: Word,
   provider: z.string().max(100),
-  endpoint: shape.endpoint,
-  credential: shape.credential.optional(),
-  settings: shape.settings.default({}),
-  sizes: shape.sizes.default({}),
-  images: shape.images.default({}),
-  priority: shape.priority.default(0),
-  enabled: shape.enabled.default(true),
-  allocation: shape.allocation.default(null),
+  endpoint: cloudShape.endpoint,
+  credential: cloudShape.credential.optional(),
+  settings: cloudShape.settings.default({}),
+  sizes: cloudShape.sizes.default({}),
+  images: cloudShape.images.default({}),
+  priority: cloudShape.priority.default(0),
+  enabled: cloudShape.enabled.default(true),
+  allocation: cloudShape.allocation.default(null),
 }).openapi('CloudInput')
 
 export const CloudChange = fields({
-  endpoint: shape.endpoint.optional(),
-  credential: shape.credential.optional(),
-  settings: shape.settings.optional(),
-  sizes: shape.sizes.optional(),
-  images: shape.images.optional(),
-  priority: shape.priority.optional(),
-  enabled: shape.enabled.optional(),
-  allocation: shape.allocation.optional(),
+  endpoint: cloudShape.endpoint.optional(),
+  credential: cloudShape.credential.optional(),
+  settings: cloudShape.settings.optional(),
+  sizes: cloudShape.sizes.optional(),
+  images: cloudShape.images.optional(),
+  priority: cloudShape.priority.optional(),
+  enabled: cloudShape.enabled.optional(),
+  allocation: cloudShape.allocation.optional(),
 }).openapi('CloudChange')
 
 export const Grant = z.strictObject({ cloud: z.string(), project: z.string() }).openapi('CloudGrant')
@@ -101,6 +102,7 @@ export const renderCloud = (row: ShownCloud, operator: boolean): z.infer<typeof 
   images: row.images,
   priority: row.priority,
   enabled: row.enabled,
+  disabled_reason: retiredReason(row),
   allocation: row.allocation,
   allocation_used: row.allocation_used,
   source: row.source,

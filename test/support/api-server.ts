@@ -5,6 +5,7 @@ import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { createApp } from '../../api/app.ts'
 import type { Health } from '../../api/context.ts'
+import { openConfiguration } from '../../api/pcm/configuration.ts'
 import { parseAllowList } from '../../domain/hook-address.ts'
 import type { Role } from '../../domain/record.ts'
 import { createEnvelope, type Envelope } from '../../store/envelope.ts'
@@ -36,7 +37,7 @@ export interface ApiServer extends FreshStore {
 }
 
 /** Starts the API; `close()` ends it and drops its record. */
-export async function startApi(options: { auth?: 'token' | 'none' } = {}): Promise<ApiServer> {
+export async function startApi(options: { auth?: 'token' | 'none'; config_dir?: string } = {}): Promise<ApiServer> {
   const fresh = await freshStore()
   const { stampEvents } = await import('../../store/events.ts')
   const envelope = createEnvelope({ current: { id: 'test', key: randomBytes(32) } })
@@ -44,17 +45,21 @@ export async function startApi(options: { auth?: 'token' | 'none' } = {}): Promi
   const accepted: AcceptedOrder[] = []
   const logged: string[] = []
   const leaving = new AbortController()
+  const log = pino({ level: 'warn' }, { write: (line: string) => void logged.push(line) })
+  const providers = ['simulated']
+  const of_clouds = { store: fresh.store, envelope, providers, log }
   const app = createApp({
     store: fresh.store,
     hints: fresh.hints,
     envelope,
+    ...(options.config_dir ? { configuration: openConfiguration({ folder: options.config_dir, ...of_clouds }) } : {}),
     hook_allow: parseAllowList('127.0.0.0/8'),
     auth: options.auth ?? 'token',
-    providers: ['simulated'],
+    providers,
     health: async () => health,
     leaving: leaving.signal,
     metrics: new Registry(),
-    log: pino({ level: 'warn' }, { write: (line: string) => void logged.push(line) }),
+    log,
     onAccepted: (order) => void accepted.push(order),
   })
   const { url, stop } = await listen(app.fetch)

@@ -5,6 +5,7 @@ import {
   type Maps,
   NO_MAPS,
   type PcmCloud,
+  type RoleFile,
 } from '../../../domain/pcm/configuration.ts'
 
 export const OPENSTACK: Maps = {
@@ -42,7 +43,7 @@ export const CONFIGURATION: Configuration = {
   images: new Map([['debian', { osfamily: 'Debian', operatingsystem: 'Debian' }]]),
   providers: new Map([['openstack', OPENSTACK]]),
   clouds: new Map([['lab-1', LAB]]),
-  roles: new Map([
+  roles: new Map<string, RoleFile>([
     ['db', { sizes: ['large', 'huge'], images: null, clouds: ['lab-1'], extra: { openstack: { a: 'db', c: 'db' } } }],
     ['web', { sizes: null, images: ['ubuntu'], clouds: ['lab-2'], extra: {} }],
   ]),

@@ -1,0 +1,138 @@
+/**
+ * The configuration directory as the rest of the program sees it: read on demand, its clouds taken over into the record
+ * whenever they change. There is no watcher and no interval: each access looks.
+ */
+import type { Logger } from 'pino'
+import { type Configuration, NO_MAPS, type PcmCloud } from '../../domain/pcm/configuration.ts'
+import { crossReferences, type Warning } from '../../domain/pcm/cross-references.ts'
+import { nameMap } from '../../domain/pcm/names.ts'
+import { type ConfiguredCloud, type FoundClouds, importClouds } from '../../store/cloud-files.ts'
+import { isAway, type Store } from '../../store/database.ts'
+import type { Envelope } from '../../store/envelope.ts'
+import { fileOf, openConfigFiles } from './config-files.ts'
+
+export interface ConfigurationDirectory {
+  /** What the files say now; the record knows their clouds. Rejects only where the record is away. */
+  current(): Promise<Configuration>
+}
+
+export interface ConfigurationNeeds {
+  readonly folder: string
+  readonly store: Store
+  readonly envelope: Envelope
+  /** Names of the adapters there are. */
+  readonly providers: readonly string[]
+  readonly log: Logger
+}
+
+/** Opens the directory; `current()` reads it. */
+export function openConfiguration(needs: ConfigurationNeeds): ConfigurationDirectory {
+  const { store, envelope, log } = needs
+  const warn = ({ file, reason }: Warning): void => log.warn({ file }, `configuration: ${file}: ${reason}`)
+  const files = openConfigFiles(needs.folder, warn)
+  let configuration: Configuration | undefined
+  let is_imported = false
+  let told = new Set<string>()
+  let failure = ''
+
+  /** Trouble of the files with each other and with the record is told when it is new. */
+  const tellNew = (warnings: readonly Warning[]): void => {
+    const before = told
+    told = new Set(warnings.map(({ file, reason }) => `${file} ${reason}`))
+    for (const warning of warnings) if (!before.has(`${warning.file} ${warning.reason}`)) warn(warning)
+  }
+
+  const read = async (): Promise<Configuration> => {
+    const changed = await files.look()
+    if (changed || !configuration) {
+      configuration = combine(files)
+      is_imported = false
+    }
+    return configuration
+  }
+
+  async function takeOver(): Promise<void> {
+    let found: ReturnType<typeof cloudsOf> | undefined
+    const refused = await importClouds(store, envelope, async () => {
+      found = cloudsOf(files, await read(), needs.providers)
+      return found
+    })
+    is_imported = true
+    failure = ''
+    tellNew([...crossReferences(configuration!), ...found!.refused, ...refused])
+  }
+
+  async function look(): Promise<Configuration> {
+    const now = await read()
+    if (is_imported) return now
+    try {
+      await takeOver()
+    } catch (error) {
+      if (isAway(error)) throw error
+      // A cloud that the record cannot take must not stand in the way of all others.
+      const err = error instanceof Error ? error.message : String(error)
+      if (failure !== err) log.error({ err }, 'configuration: its clouds could not be taken over; tried again')
+      failure = err
+    }
+    return configuration!
+  }
+
+  let running: Promise<Configuration> | undefined
+  let next: Promise<Configuration> | undefined
+  const current = (): Promise<Configuration> => {
+    if (!running) {
+      running = look().finally(() => {
+        running = undefined
+      })
+      return running
+    }
+    // A look that has begun may have passed what changed just now: whoever comes meanwhile shares the one after it.
+    const after = () => {
+      next = undefined
+      return current()
+    }
+    next ??= running.then(after, after)
+    return next
+  }
+  return { current }
+}
+
+type Files = ReturnType<typeof openConfigFiles>
+
+function combine(files: Files): Configuration {
+  const providers = files.contents('providers')
+  const clouds = [...files.contents('clouds')].map(([name, { cloud }]): [string, PcmCloud] => [
+    name,
+    { ...cloud, of_provider: providers.get(cloud.provider) ?? NO_MAPS },
+  ])
+  return {
+    services: files.contents('services').get('services') ?? {},
+    inventory: files.contents('inventory').get('inventory') ?? null,
+    sizes: files.contents('sizes'),
+    images: files.contents('images'),
+    providers,
+    clouds: new Map(clouds),
+    roles: files.contents('roles'),
+  }
+}
+
+/** The clouds of the files for the record, and those no adapter here can speak to. */
+function cloudsOf(
+  files: Files,
+  configuration: Configuration,
+  adapters: readonly string[],
+): FoundClouds & { refused: Warning[] } {
+  const all = [...files.contents('clouds')].map(([name, { account }]): ConfiguredCloud => {
+    const cloud = configuration.clouds.get(name)!
+    const maps = { sizes: nameMap(configuration, cloud, 'sizes'), images: nameMap(configuration, cloud, 'images') }
+    return { ...account, ...maps, name, file: fileOf('clouds', name) }
+  })
+  const clouds = all.filter(({ provider }) => adapters.includes(provider))
+  const refused = all
+    .filter((cloud) => !clouds.includes(cloud))
+    .map(({ file, provider }) => ({
+      file,
+      reason: `there is no adapter ${provider} here (there is: ${adapters.join(', ')})`,
+    }))
+  return { clouds, present: files.names('clouds'), refused }
+}
