@@ -68,7 +68,7 @@ export function createActionActivities({ store, clouds }: InstanceActivitiesNeed
       try {
         const todo = await markActionSent(store, instance_id, action_id)
         if (!todo) return true
-        const { provider } = await clouds.byId(todo.cloud_id)
+        const { provider } = await clouds.byId(todo.cloud_id, todo.credential_id)
         const sent = await send(provider, todo)
         // Where it surely had no effect there is nothing to follow, but that another had it there already.
         const ends = sent.error && sent.error.class !== 'lost_reply' && sent.error.class !== 'conflict'

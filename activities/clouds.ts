@@ -11,10 +11,10 @@ import type { Envelope } from '../store/envelope.ts'
 import type { CloudRow } from '../store/order-plan.ts'
 
 export interface Clouds {
-  /** The adapter of a cloud, by its row. */
-  provider(cloud: CloudRow): Promise<Provider>
-  /** The row and adapter of a cloud, by id. */
-  byId(cloud_id: string): Promise<{ cloud: CloudRow; provider: Provider }>
+  /** The adapter of an account at a cloud: of a credential, or of the cloud's own (null). */
+  provider(cloud: CloudRow, credential_id: string | null): Promise<Provider>
+  /** The row of a cloud, and the adapter of an account there. */
+  byId(cloud_id: string, credential_id: string | null): Promise<{ cloud: CloudRow; provider: Provider }>
   /** What its adapter declares; needs no credential. */
   traits(cloud: CloudRow): CloudTraits
 }
@@ -26,9 +26,10 @@ export type OnCall = (cloud: string, call: string, outcome: string, seconds: num
 export function openClouds(store: Store, envelope: Envelope, onCall: OnCall = () => {}): Clouds {
   const kept = new Map<string, { made_of: string; provider: Provider }>()
 
-  const keep = (cloud: CloudRow, credential: string | null): Provider => {
-    const made_of = JSON.stringify([cloud.provider, cloud.endpoint, cloud.settings, cloud.credential_id])
-    const known = kept.get(cloud.id)
+  const keep = (cloud: CloudRow, account: string, version: number, credential: string | null): Provider => {
+    const made_of = JSON.stringify([cloud.provider, cloud.endpoint, cloud.settings, version])
+    const key = `${cloud.id}/${account}`
+    const known = kept.get(key)
     if (known?.made_of === made_of) return known.provider
     const provider = watched(
       cloud.name,
@@ -40,28 +41,30 @@ export function openClouds(store: Store, envelope: Envelope, onCall: OnCall = ()
       }),
       onCall,
     )
-    kept.set(cloud.id, { made_of, provider })
+    kept.set(key, { made_of, provider })
     return provider
   }
 
-  const provider = async (cloud: CloudRow): Promise<Provider> => {
-    if (cloud.credential_id === null) return keep(cloud, null)
+  const provider = async (cloud: CloudRow, credential_id: string | null): Promise<Provider> => {
+    const account = credential_id ?? cloud.credential_id
+    if (account === null) return keep(cloud, '', 0, null)
     const row = await store.db
       .selectFrom('credentials')
-      .select('sealed')
-      .where('id', '=', cloud.credential_id)
+      .select(['sealed', 'version'])
+      .where('id', '=', account)
       .executeTakeFirst()
-    return keep(cloud, row ? envelope.open(row.sealed, cloud.credential_id) : null)
+    if (!row?.sealed) throw new ProviderError('auth', 'The credential was erased.')
+    return keep(cloud, account, row.version, envelope.open(row.sealed, account))
   }
 
   return {
     provider,
-    async byId(cloud_id) {
+    async byId(cloud_id, credential_id) {
       const cloud = await store.db.selectFrom('clouds').selectAll().where('id', '=', cloud_id).executeTakeFirstOrThrow()
-      return { cloud, provider: await provider(cloud) }
+      return { cloud, provider: await provider(cloud, credential_id) }
     },
     traits(cloud) {
-      const known = kept.get(cloud.id)
+      const known = kept.get(`${cloud.id}/${cloud.credential_id ?? ''}`)
       const { capabilities } =
         known?.provider ??
         createProvider({

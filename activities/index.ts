@@ -1,6 +1,8 @@
 /** All activities of a worker, each wrapped so that only failures of ours come out. */
+import { planDeployment } from '../store/deployment-plan.ts'
 import { dropOld, wakeOverdue } from '../store/housekeeping.ts'
 import { planLease } from '../store/lease-plan.ts'
+import { resealOld } from '../store/reseal.ts'
 import { createActionActivities } from './actions.ts'
 import { createDeliveryActivities, type DeliveryActivitiesNeeds } from './deliveries.ts'
 import { guarded, type Watchers } from './failures.ts'
@@ -18,6 +20,9 @@ export function createActivities(needs: ActivitiesNeeds) {
     ...createWatchActivities(needs),
     ...createDeliveryActivities(needs),
 
+    /** Plans the action of a deployment, see store/deployment-plan.ts. */
+    planDeployment: (deployment_id: string) => planDeployment(store, deployment_id),
+
     /** Plans a lease, see store/lease-plan.ts. */
     planLease: (lease_id: string) => planLease(store, lease_id),
 
@@ -25,6 +30,7 @@ export function createActivities(needs: ActivitiesNeeds) {
     async keepHouse(): Promise<number> {
       const woken = await wakeOverdue(store)
       await dropOld(store)
+      await resealOld(store, needs.envelope)
       return woken
     },
   }

@@ -105,13 +105,13 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
       try {
         const first = await store.db
           .selectFrom('launch_attempts')
-          .select('cloud_id')
+          .select(['cloud_id', 'credential_id'])
           .where('order_id', '=', order_id)
           .where('batch', '=', batch)
           .limit(1)
           .executeTakeFirst()
         if (!first) return 0
-        const { cloud, provider } = await clouds.byId(first.cloud_id)
+        const { cloud, provider } = await clouds.byId(first.cloud_id, first.credential_id)
         const sent = await markSent(store, order_id, batch, provider.capabilities)
         let refused = 0
         await each(
@@ -139,7 +139,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
       try {
         const machines = await machinesToDelete(store, order_id, undo_batch)
         if (!machines.length) return 0
-        const { provider } = await clouds.byId(machines[0]!.cloud_id)
+        const { provider } = await clouds.byId(machines[0]!.cloud_id, machines[0]!.credential_id)
         let gone = 0
         await each(
           machines.map((machine) => remove(provider, { ...machine, provider_id: machine.provider_id! }, cancelled)),
@@ -161,7 +161,7 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
       try {
         const machine = await machineToDelete(store, instance_id)
         if (!machine) return true
-        const { provider } = await clouds.byId(machine.cloud_id)
+        const { provider } = await clouds.byId(machine.cloud_id, machine.credential_id)
         const outcome = await remove(
           provider,
           { attempt_id: machine.attempt_id, provider_id: machine.provider_id! },

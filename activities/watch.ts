@@ -5,6 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { cancellationSignal } from '@temporalio/activity'
 import { type Machine, type Provider, ProviderError } from '../providers/provider.ts'
+import { accountsInUse, noteRefused } from '../store/credentials.ts'
 import { realNow, type Store } from '../store/database.ts'
 import type { Hints } from '../store/hints.ts'
 import type { CloudRow } from '../store/order-plan.ts'
@@ -35,8 +36,13 @@ export interface WatchActivitiesNeeds {
 }
 
 export function createWatchActivities({ store, hints, clouds, installation_id }: WatchActivitiesNeeds) {
-  /** One complete look at a cloud. Returns how long it took. */
-  const look = async (cloud: CloudRow, provider: Provider, signal: AbortSignal): Promise<number> => {
+  /** One complete look at an account of a cloud; null: the cloud's own. Returns how long it took. */
+  const look = async (
+    cloud: CloudRow,
+    account: string | null,
+    provider: Provider,
+    signal: AbortSignal,
+  ): Promise<number> => {
     const sent_at = await realNow(store.db)
     const begun_at = performance.now()
     const seen: string[] = []
@@ -54,8 +60,8 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
       cursor = next
     }
     const took_ms = Math.round(performance.now() - begun_at)
-    await noteCloud(store, cloud, { state: 'ok', sent_at, took_ms })
-    const absent = await countAbsent(store, cloud, seen, sent_at, provider.capabilities.list_lag_ms)
+    if (account === null) await noteCloud(store, cloud, { state: 'ok', sent_at, took_ms })
+    const absent = await countAbsent(store, cloud, account, seen, sent_at, provider.capabilities.list_lag_ms)
     const missing: { id: string; provider_id: string }[] = []
     for (const row of absent.slice(0, 100)) if (await isGone(provider, row.provider_id)) missing.push(row)
     await markMissing(store, cloud, missing, await realNow(store.db))
@@ -74,10 +80,11 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
       try {
         const cloud = await beginWatch(store, cloud_name)
         if (!cloud) return false
-        const provider = await clouds.provider(cloud)
+        const provider = await clouds.provider(cloud, null)
         while (performance.now() < until && !cancelled.aborted) {
           const begun_at = performance.now()
           const outcome = await tryLook(cloud, provider, cancelled)
+          for (const account of await accountsInUse(store.db, cloud.id)) await tryAccount(cloud, account, cancelled)
           await pause(cloud, provider, begun_at, outcome, cancelled)
         }
         return true
@@ -90,6 +97,16 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
     },
   }
 
+  /** Another account of the cloud. One that cannot be asked proves nothing; one that refuses its credential says so. */
+  async function tryAccount(cloud: CloudRow, account: string, signal: AbortSignal): Promise<void> {
+    try {
+      await look(cloud, account, await clouds.provider(cloud, account), signal)
+    } catch (error) {
+      if (!(error instanceof ProviderError)) throw error
+      if (error.class === 'auth') await noteRefused(store, account, error.message)
+    }
+  }
+
   async function tryLook(
     cloud: CloudRow,
     provider: Provider,
@@ -97,11 +114,12 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
   ): Promise<{ took_ms: number; reached: boolean }> {
     const sent_at = await realNow(store.db)
     try {
-      return { took_ms: await look(cloud, provider, signal), reached: true }
+      return { took_ms: await look(cloud, null, provider, signal), reached: true }
     } catch (error) {
       if (!(error instanceof ProviderError)) throw error
       if (signal.aborted) return { took_ms: 0, reached: false }
-      const state = error.class === 'auth' ? 'refused' : 'unreachable'
+      // A cloud that was given no account of its own answers, if only to callers with theirs.
+      const state = error.class !== 'auth' ? 'unreachable' : cloud.credential_id === null ? 'ok' : 'refused'
       await noteCloud(store, cloud, {
         state,
         error: { class: error.class, message: error.message },

@@ -14,6 +14,7 @@ import type { Api, ApiContext, ApiDeps, ApiEnv } from './context.ts'
 import { routeDocs } from './docs.ts'
 import { renderError } from './errors.ts'
 import { routeClouds } from './native/clouds.ts'
+import { routeCredentials } from './native/credentials.ts'
 import { routeDeliveries } from './native/deliveries.ts'
 import { routeDeployments } from './native/deployments.ts'
 import { routeEvents } from './native/events.ts'
@@ -60,6 +61,7 @@ export function createApp(deps: ApiDeps): Api {
   routeDeliveries(app)
   routeEvents(app, deps)
   routeClouds(app)
+  routeCredentials(app)
   routeExplain(app)
   routeProof(app)
   routeProjects(app)

@@ -9,6 +9,7 @@ export interface BlockerDecision {
     | 'cloud_unreachable'
     | 'cloud_unseen'
     | 'credentials_refused'
+    | 'credentials_expired'
     | 'create_unanswered'
     | 'undo_unconfirmed'
     | 'deletion_refused'

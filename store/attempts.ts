@@ -8,6 +8,7 @@ import type { Machine } from '../domain/machine.ts'
 import type { AttemptError, Cause } from '../domain/record.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { releaseClaims } from './claims.ts'
+import { refuseCredential } from './credentials.ts'
 import { leave, type Store, type Trx, write } from './database.ts'
 import { recordEvents } from './events.ts'
 import { changeInstances, type InstanceChange } from './instances.ts'
@@ -162,6 +163,7 @@ async function storeError(trx: Trx, attempt: AttemptRow, error: NonNullable<Send
     })
     .where('id', '=', attempt.id)
     .execute()
+  if (error.class === 'auth' && attempt.credential_id) await refuseCredential(trx, attempt.credential_id, kept.message)
   if (next.state !== 'lost') return
   await releaseClaims(trx, [attempt.id])
   await trx
@@ -237,6 +239,7 @@ export async function bindMachines(
         to: 'starting',
         cause,
         cloud_id: attempt.cloud_id,
+        credential_id: attempt.credential_id,
         provider_id: machine.provider_id,
         raw_state: machine.raw_state,
         acknowledged: true,

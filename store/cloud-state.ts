@@ -13,6 +13,7 @@ import {
   type CheckedOrder,
   findByExternalIds,
   insertOrder,
+  keepInline,
 } from './orders.ts'
 import { makeSshKeys } from './ssh-keys.ts'
 import type { Tables } from './tables.ts'
@@ -54,6 +55,7 @@ export async function acceptCloudStateOrder(
   const [order_id] = orders
   if (order_id) return { order_id, project_id, outbox_id: null }
   const accepted = (await insertOrder(trx, caller, newId(), order, null, null))!
+  await keepInline(trx, caller, accepted.order_id, order)
   const { instances } = accepted.made!
   await makeSshKeys(
     trx,

@@ -19,7 +19,15 @@ export interface MasterKey {
   readonly key: Buffer
 }
 
+export interface MasterKeys {
+  readonly current: MasterKey
+  /** Those before it: what they sealed still opens, until it is sealed anew. */
+  readonly old?: readonly MasterKey[]
+}
+
 export interface Envelope {
+  /** What everything sealed with the current key begins with. */
+  readonly head: Buffer
   /** Seals a text for one context, for example the id of the row it belongs to. */
   seal(plaintext: string, context: string): Buffer
   /** Opens what was sealed for this very context; throws DomainError `internal` otherwise. */
@@ -27,12 +35,13 @@ export interface Envelope {
 }
 
 /** Seals with `current`, opens with any of the keys. */
-export function createEnvelope(keys: { current: MasterKey; old?: readonly MasterKey[] }): Envelope {
+export function createEnvelope(keys: MasterKeys): Envelope {
   const by_id = new Map([...(keys.old ?? []), keys.current].map((master) => [master.id, master.key]))
+  const id = Buffer.from(keys.current.id, 'utf8')
+  const head = Buffer.concat([Buffer.from([VERSION, id.length]), id])
   return {
+    head,
     seal(plaintext, context) {
-      const id = Buffer.from(keys.current.id, 'utf8')
-      const head = Buffer.concat([Buffer.from([VERSION, id.length]), id])
       const nonce = randomBytes(NONCE_BYTES)
       const cipher = createCipheriv('aes-256-gcm', keys.current.key, nonce)
       cipher.setAAD(Buffer.concat([head, Buffer.from(context, 'utf8')]))
@@ -60,18 +69,19 @@ export function createEnvelope(keys: { current: MasterKey; old?: readonly Master
 }
 
 /**
- * The master key: `HOLDFAST_MASTER_KEY` (base64 of 32 bytes), else the file `master-key` in the data folder, made at
- * the first start. Several processes may start at once: all get the same key.
+ * The master keys: `HOLDFAST_MASTER_KEY` (base64 of 32 bytes each, several divided by commas), else the file
+ * `master-key` in the data folder (one a line), made at the first start. The first one seals, the others open. Several
+ * processes may start at once: all get the same key.
  */
-export async function loadMasterKey(
+export async function loadMasterKeys(
   data_folder: string,
   environment: Readonly<Record<string, string | undefined>> = process.env,
-): Promise<MasterKey> {
+): Promise<MasterKeys> {
   const given = environment.HOLDFAST_MASTER_KEY
-  if (given) return masterKey(given, 'HOLDFAST_MASTER_KEY')
+  if (given) return masterKeys(given, 'HOLDFAST_MASTER_KEY')
   const path = join(data_folder, KEY_FILE)
   const found = await readFile(path, 'utf8').catch(absent)
-  if (found !== undefined) return masterKey(found, path)
+  if (found !== undefined) return masterKeys(found, path)
   await mkdir(data_folder, { recursive: true })
   // Written whole under another name, then linked: whoever links first wins, and nobody ever reads half a key.
   const draft = `${path}.${process.pid}.${randomBytes(6).toString('hex')}`
@@ -89,7 +99,12 @@ export async function loadMasterKey(
   } finally {
     await unlink(draft)
   }
-  return masterKey(await readFile(path, 'utf8'), path)
+  return masterKeys(await readFile(path, 'utf8'), path)
+}
+
+function masterKeys(text: string, source: string): MasterKeys {
+  const [current, ...old] = text.split(/[\s,]+/).filter(Boolean)
+  return { current: masterKey(current ?? '', source), old: old.map((key) => masterKey(key, source)) }
 }
 
 function masterKey(text: string, source: string): MasterKey {

@@ -12,7 +12,16 @@ import type { Tables } from './tables.ts'
 /** An event to be written. `sequence` is the resource row's, after it was raised in the same transaction. */
 export interface NewEvent {
   readonly project_id: string | null
-  readonly resource_type: 'order' | 'instance' | 'deployment' | 'lease' | 'hook' | 'cloud' | 'project' | 'installation'
+  readonly resource_type:
+    | 'order'
+    | 'instance'
+    | 'deployment'
+    | 'lease'
+    | 'hook'
+    | 'cloud'
+    | 'credential'
+    | 'project'
+    | 'installation'
   readonly resource_id: string
   readonly sequence: number
   /** Dotted, `a-z 0-9 _`, for example `instance.state_changed`. */

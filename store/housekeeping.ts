@@ -1,5 +1,6 @@
 /** Housekeeping: what is overdue is woken, what is past its retention goes. Every piece is small and may be repeated. */
 import { sql } from 'kysely'
+import { eraseEnded } from './credentials.ts'
 import { type Store, type Trx, write } from './database.ts'
 import { eraseSshKeys } from './ssh-keys.ts'
 
@@ -19,6 +20,8 @@ const OPEN_NOUNS = sql`
   union all
   select 'instance/' || instance_id, actions.project_id, instances.due_at
     from actions join instances on instances.id = actions.instance_id where actions.state in ('queued', 'running')
+  union all
+  select 'deployment/' || deployment_id, project_id, due_at from deployment_actions where state = 'running'
   union all
   select 'hook/' || id, project_id, record_now() - interval '1 hour' from hooks
     where owner = 'lane' and state = 'active' and (attended_until is null or attended_until < clock_timestamp())`
@@ -57,6 +60,7 @@ export async function dropOld(store: Store): Promise<void> {
     store.db,
   )
   await eraseSshKeys(store.db)
+  await write(store, eraseEnded)
   await sql`
     with old as (select id from deliveries where settled_at < record_now() - ${DELIVERIES_KEPT_D} * interval '1 day' order by id limit ${DELETED_MAX}),
       attempts as (delete from delivery_attempts where delivery_id in (select id from old))

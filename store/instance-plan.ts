@@ -14,7 +14,7 @@ import {
 import type { Machine } from '../domain/machine.ts'
 import { type Failing, LOST_WAKE_MS, type Plan, type Step } from '../domain/plan.ts'
 import type { AttemptError } from '../domain/record.ts'
-import { instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
+import { deploymentWorkflowId, instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { realNow, type Store, type Trx, write } from './database.ts'
 import { lastEventId, recordEvents } from './events.ts'
 import { changeInstances } from './instances.ts'
@@ -134,8 +134,11 @@ async function applyDecision(
       { id: instance.id, to: decision.to, cause: { rule: 'wish_terminate', reason, ...(event ? { event } : {}) } },
     ])
   }
-  if (decision.ends) await endAction(trx, instance.id, action, decision.ends)
-  else if (action.state === 'queued')
+  if (decision.ends) {
+    await endAction(trx, instance.id, action, decision.ends)
+    if (action.deployment_action_id)
+      await wake(trx, [{ target: deploymentWorkflowId(instance.deployment_id), project_id: instance.project_id }])
+  } else if (action.state === 'queued')
     await trx
       .updateTable('actions')
       .set({ state: 'running', started_at: sql<Date>`clock_timestamp()` })
@@ -270,6 +273,7 @@ export function machineToDelete(store: Store, instance_id: string) {
       'launch_attempts.id as attempt_id',
       'launch_attempts.provider_id',
       'launch_attempts.cloud_id',
+      'launch_attempts.credential_id',
       'launch_attempts.order_id',
     ])
     .where('launch_attempts.instance_id', '=', instance_id)
@@ -284,6 +288,7 @@ export interface ActionToSend {
   readonly kind: PowerAction
   readonly reboot: 'soft' | 'hard'
   readonly cloud_id: string
+  readonly credential_id: string | null
   readonly provider_id: string
   /** False: it was sent and answered, only what came of it is looked for. */
   readonly send: boolean
@@ -306,7 +311,7 @@ export function markActionSent(
   return write(store, async (trx) => {
     const instance = await trx
       .selectFrom('instances')
-      .select(['cloud_id', 'provider_id', 'state'])
+      .select(['cloud_id', 'credential_id', 'provider_id', 'state'])
       .where('id', '=', instance_id)
       .forNoKeyUpdate()
       .executeTakeFirst()
@@ -332,6 +337,7 @@ export function markActionSent(
       kind: action.kind,
       reboot: action.detail.reboot ?? 'soft',
       cloud_id: instance.cloud_id,
+      credential_id: instance.credential_id,
       provider_id: instance.provider_id,
       send,
       unanswered: unanswered && !send,

@@ -14,6 +14,8 @@ export interface InstanceChange {
   readonly to: string
   readonly cause: Cause
   readonly cloud_id?: string | null
+  /** Goes with `cloud_id`. */
+  readonly credential_id?: string | null
   readonly provider_id?: string | null
   readonly raw_state?: string
   readonly public_addresses?: readonly string[]
@@ -69,6 +71,7 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
       id: row.id,
       state: change.to,
       cloud_id: change.cloud_id === undefined ? row.cloud_id : change.cloud_id,
+      credential_id: change.cloud_id === undefined ? row.credential_id : (change.credential_id ?? null),
       provider_id: change.provider_id === undefined ? row.provider_id : change.provider_id,
       raw_state: change.raw_state ?? row.raw_state,
       public_addresses: change.public_addresses ?? row.public_addresses,
@@ -77,14 +80,14 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
     }
   })
   await sql`
-    update instances set state = n.state, cloud_id = n.cloud_id, provider_id = n.provider_id, raw_state = n.raw_state,
+    update instances set state = n.state, cloud_id = n.cloud_id, credential_id = n.credential_id, provider_id = n.provider_id, raw_state = n.raw_state,
       public_addresses = n.public_addresses, private_addresses = n.private_addresses, sequence = sequence + 1,
       changed_at = clock_timestamp(), absent_lists = 0, stale_since = null,
       acknowledged_at = case when n.acknowledged then clock_timestamp() else acknowledged_at end,
       running_at = case when n.state = 'running' and running_at is null then record_now() else running_at end,
       terminated_at = case when n.state in ('terminated', 'failed', 'missing') then record_now() else null end,
       blocker = case when n.state <> 'terminated' then blocker end
-    from jsonb_to_recordset(${JSON.stringify(next)}::jsonb) as n (id uuid, state text, cloud_id uuid, provider_id text,
+    from jsonb_to_recordset(${JSON.stringify(next)}::jsonb) as n (id uuid, state text, cloud_id uuid, credential_id uuid, provider_id text,
       raw_state text, public_addresses text[], private_addresses text[], acknowledged boolean)
     where instances.id = n.id`.execute(trx)
   const events = await recordEvents(

@@ -15,6 +15,7 @@ import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import type { CloudTraits } from './attempts.ts'
 import { releaseClaims } from './claims.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
+import { wakeDeployment } from './deployment-actions.ts'
 import { lastEventId, recordEvents } from './events.ts'
 import { changeInstances } from './instances.ts'
 import { deriveDeployment } from './orders.ts'
@@ -50,7 +51,9 @@ async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf, failing:
   const steps = stepsOf(loaded, decided)
   const decision = { ...decided, blocker: decided.blocker ?? stepBlocker(failing, steps) }
   const event = await applyDecision(trx, loaded, decision)
-  if (decision.state !== loaded.order.state) await deriveDeployment(trx, loaded.order.deployment_id, event)
+  const { deployment_id, wish } = loaded.order
+  if (decision.state !== loaded.order.state) await deriveDeployment(trx, deployment_id, event)
+  if (decision.done && wish !== 'run') await wakeDeployment(trx, deployment_id)
   return toPlan(loaded, decision, steps)
 }
 
@@ -81,6 +84,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     .where((where) => where.or([where('state', '!=', 'lost'), where('provider_id', 'is not', null)]))
     .orderBy('number')
     .execute()
+  const credentials = await loadCredentials(trx, order)
   const open = Map.groupBy(attempts, (attempt) => attempt.item_id)
   const view: OrderView = {
     state: order.state,
@@ -91,7 +95,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     may_delete,
     next_batch: order.next_batch,
     next_undo_batch: order.next_undo_batch,
-    clouds: order.cloud_ids.map((id) => cloudView(clouds.get(id)!, traitsOf)),
+    clouds: order.cloud_ids.map((id) => cloudView(clouds.get(id)!, credentials.get(id), traitsOf)),
     items: items.map(
       (item): ItemView => ({
         id: item.id,
@@ -176,7 +180,36 @@ async function loadClouds(trx: Trx, order_id: string): Promise<Map<string, Cloud
   return new Map(rows.map((cloud) => [cloud.id, { ...cloud, claimed: claimed.get(cloud.id) ?? 0 }]))
 }
 
-function cloudView(cloud: CloudRow & { claimed: number }, traitsOf: TraitsOf): CloudView {
+type CredentialRow = Awaited<ReturnType<typeof readCredentials>>[number]
+
+const readCredentials = (trx: Trx, ids: readonly string[]) =>
+  trx
+    .selectFrom('credentials')
+    .select(['id', 'sealed', 'expires_at', 'refused_at', sql<Date>`record_now()`.as('now')])
+    .where('id', 'in', ids)
+    .execute()
+
+/** The credentials an order came with, by cloud. */
+async function loadCredentials(trx: Trx, { credentials }: OrderRow): Promise<Map<string, CredentialRow>> {
+  const ids = Object.values(credentials)
+  if (!ids.length) return new Map()
+  const by_id = new Map((await readCredentials(trx, ids)).map((row) => [row.id, row]))
+  return new Map(
+    Object.entries(credentials).flatMap(([cloud_id, id]) => (by_id.has(id) ? [[cloud_id, by_id.get(id)!]] : [])),
+  )
+}
+
+function credentialState(row: CredentialRow | undefined): CloudView['credential'] {
+  if (!row) return 'ok'
+  if (row.refused_at) return 'refused'
+  return row.sealed === null || (row.expires_at && row.expires_at <= row.now) ? 'expired' : 'ok'
+}
+
+function cloudView(
+  cloud: CloudRow & { claimed: number },
+  credential: CredentialRow | undefined,
+  traitsOf: TraitsOf,
+): CloudView {
   const traits = traitsOf(cloud)
   return {
     id: cloud.id,
@@ -184,6 +217,7 @@ function cloudView(cloud: CloudRow & { claimed: number }, traitsOf: TraitsOf): C
     enabled: cloud.enabled,
     idempotency_tokens: traits.idempotency_tokens,
     call_timeout_ms: traits.call_timeout_ms,
+    credential: credentialState(credential),
     listed_at: cloud.state === 'ok' ? (cloud.last_list_sent_at?.getTime() ?? null) : null,
     free: cloud.allocation === null ? null : cloud.allocation - cloud.claimed,
   }
@@ -207,7 +241,7 @@ async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision):
       id: change.id,
       to: change.to,
       ...(change.to === 'pending'
-        ? { cloud_id: null, provider_id: null, public_addresses: [], private_addresses: [] }
+        ? { cloud_id: null, credential_id: null, provider_id: null, public_addresses: [], private_addresses: [] }
         : {}),
       cause: {
         rule: change.rule,
@@ -245,12 +279,16 @@ async function applyAttempts(trx: Trx, { order }: Loaded, decision: OrderDecisio
       where launch_attempts.id = u.attempt_id`.execute(trx)
   }
   if (!decision.open.length) return
-  const opened = decision.open.map((attempt) => ({ id: newId(), ...attempt }))
+  const opened = decision.open.map((attempt) => ({
+    id: newId(),
+    credential_id: order.credentials[attempt.cloud_id] ?? null,
+    ...attempt,
+  }))
   await sql`
     with opened as (select * from jsonb_to_recordset(${JSON.stringify(opened)}::jsonb)
-        as o (id uuid, item_id uuid, instance_id uuid, number int, cloud_id uuid, batch int)),
-      attempts as (insert into launch_attempts (id, item_id, instance_id, order_id, number, cloud_id, batch)
-        select id, item_id, instance_id, ${order.id}::uuid, number, cloud_id, batch from opened),
+        as o (id uuid, item_id uuid, instance_id uuid, number int, cloud_id uuid, credential_id uuid, batch int)),
+      attempts as (insert into launch_attempts (id, item_id, instance_id, order_id, number, cloud_id, credential_id, batch)
+        select id, item_id, instance_id, ${order.id}::uuid, number, cloud_id, credential_id, batch from opened),
       counted as (update items set attempts = opened.number from opened where items.id = opened.item_id)
     insert into claims (attempt_id, cloud_id, project_id) select id, cloud_id, ${order.project_id}::uuid from opened`.execute(
     trx,

@@ -7,6 +7,7 @@ import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
 import type { Extra, InstanceSpec, OrderTemplate } from '../domain/launch-order.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
+import { insertCredential, type NewCredential } from './credentials.ts'
 import { leave, Overtaken, type Store, type Trx, write } from './database.ts'
 import { hasHooks, recordEvents } from './events.ts'
 import { wake } from './outbox.ts'
@@ -44,6 +45,10 @@ export interface CheckedEntry {
 export interface CheckedOrder extends Omit<OrderTemplate, 'clouds' | 'user_data'> {
   readonly cloud_ids: readonly string[]
   readonly sealed_user_data: Buffer | null
+  /** Credentials to use at clouds, by cloud id; others are used with the cloud's own. */
+  readonly credentials?: Readonly<Record<string, string>>
+  /** Those of them that come with the order. */
+  readonly inline_credentials?: readonly NewCredential[]
   /** As many as `count`. Left out: all alike. */
   readonly entries?: readonly CheckedEntry[]
 }
@@ -76,8 +81,8 @@ export async function acceptOrder(
   key: RequestKey | null,
 ): Promise<AcceptedOrder> {
   const order_id = newId()
-  const accepted = await insertOrder(store.db, caller, order_id, order, key, null, store.hand_over_after_ms).catch(
-    (error: unknown) => (error instanceof Overtaken ? refuseTaken(store.db, caller, order) : Promise.reject(error)),
+  const accepted = await insertNew(store, caller, order_id, order, key).catch((error: unknown) =>
+    error instanceof Overtaken ? refuseTaken(store.db, caller, order) : Promise.reject(error),
   )
   if (accepted) {
     store.onCommit(['outbox', 'events'])
@@ -93,6 +98,29 @@ export async function acceptOrder(
     throw new DomainError('key_reused', 'this Idempotency-Key was used for another request; use a new one')
   }
   return { order_id: earlier.resource_id, project_id: caller.project_id, outbox_id: null }
+}
+
+/** One statement; a transaction of several where credentials come with the order. */
+function insertNew(
+  store: Store,
+  caller: Caller,
+  order_id: string,
+  order: CheckedOrder,
+  key: RequestKey | null,
+): Promise<AcceptedOrder | null> {
+  const insert = (db: Kysely<Tables>) => insertOrder(db, caller, order_id, order, key, null, store.hand_over_after_ms)
+  if (!order.inline_credentials?.length) return insert(store.db)
+  return write(store, async (trx) => {
+    const accepted = await insert(trx)
+    if (accepted) await keepInline(trx, caller, order_id, order)
+    return accepted
+  })
+}
+
+/** Keeps the credentials that came with an order. */
+export async function keepInline(trx: Trx, caller: Caller, order_id: string, order: CheckedOrder): Promise<void> {
+  for (const credential of order.inline_credentials ?? [])
+    await insertCredential(trx, caller, { ...credential, order_id })
 }
 
 /** Throws `conflict`, naming which of the caller's own ids are taken. */
@@ -153,10 +181,11 @@ export async function insertOrder(
       returning id, name, (xmax = 0) as made
     ), placed as (
       insert into launch_orders (id, project_id, user_id, deployment_id, lease_id, name, policy, at_least, count, cloud_ids,
-        size, image, sealed_user_data, extra, priority, wished_by, wish_event, sequence, due_at)
+        size, image, sealed_user_data, extra, credentials, priority, wished_by, wish_event, sequence, due_at)
       select ${order_id}::uuid, ${caller.project_id}::uuid, ${caller.user_id}::uuid, deployment.id, ${origin?.lease_id ?? null}::uuid,
         ${order.name}::text, ${order.policy}::text, ${order.at_least ?? null}::int, ${order.count}::int, ${[...order.cloud_ids]}::uuid[],
         ${order.size}::text, ${order.image}::text, ${order.sealed_user_data}::bytea, ${JSON.stringify(order.extra ?? {})}::jsonb,
+        ${JSON.stringify(order.credentials ?? {})}::jsonb,
         ${order.priority ?? 0}::int, ${caller.user_id}::uuid, fresh.order_event, 1, record_now()
       from deployment, fresh returning id, created_at
     ), wanted as (

@@ -18,7 +18,7 @@ export async function machinesToDelete(store: Store, order_id: string, undo_batc
   return store.db
     .selectFrom('launch_attempts')
     .innerJoin('launch_orders', 'launch_orders.id', 'launch_attempts.order_id')
-    .select(['launch_attempts.id as attempt_id', 'provider_id', 'instance_id', 'cloud_id'])
+    .select(['launch_attempts.id as attempt_id', 'provider_id', 'instance_id', 'cloud_id', 'credential_id'])
     .where('order_id', '=', order_id)
     .where('undo_batch', '=', undo_batch)
     .where('gone_at', 'is', null)

@@ -1,5 +1,6 @@
 /** The tables as Kysely sees them; the columns' meaning is said in migrations/001-record.ts. */
 import type { ColumnType, Generated } from 'kysely'
+import type { DeploymentAction } from '../domain/deployment.ts'
 import type { InstanceAction } from '../domain/instance.ts'
 import type { Extra, InstanceSpec, OrderTemplate } from '../domain/launch-order.ts'
 import type { AttemptError, Blocker, Cause, HookFilter } from '../domain/record.ts'
@@ -19,6 +20,8 @@ export interface ActionsTable {
   detail: JsonDefault<{ readonly reboot?: 'soft' | 'hard' }>
   state: Generated<'queued' | 'running' | 'done' | 'failed' | 'superseded'>
   wished_by: string | null
+  deployment_action_id: string | null
+  wave: number | null
   error: JsonNull<AttemptError>
   sends: Generated<number>
   looks: Generated<number>
@@ -90,11 +93,16 @@ export interface CloudsTable {
 export interface CredentialsTable {
   id: string
   project_id: string | null
+  cloud_id: string | null
+  order_id: string | null
   name: string
-  sealed: Buffer
+  sealed: Buffer | null
+  version: Generated<number>
   created_at: Generated<Date>
   expires_at: Date | null
   refused_at: Date | null
+  erased_at: Date | null
+  sequence: Generated<number>
 }
 
 export interface DeliveriesTable {
@@ -131,6 +139,26 @@ export interface DeliveryAttemptsTable {
   response_body: string | null
   remote_address: string | null
   next_attempt_at: Date | null
+}
+
+export interface DeploymentActionsTable {
+  id: string
+  project_id: string
+  deployment_id: string
+  number: number
+  kind: DeploymentAction
+  wave_size: number | null
+  state: Generated<'running' | 'done' | 'failed' | 'superseded'>
+  wave: Generated<number>
+  skipped: Generated<number>
+  last_id: string | null
+  wished_by: string | null
+  wish_event: string | null
+  waiting_for: string | null
+  error: JsonNull<AttemptError>
+  due_at: Date | null
+  created_at: Generated<Date>
+  finished_at: Date | null
 }
 
 export interface DeploymentsTable {
@@ -260,6 +288,7 @@ export interface InstancesTable {
   sealed_user_data: Buffer | null
   content_hash: Buffer | null
   cloud_id: string | null
+  credential_id: string | null
   provider_id: string | null
   raw_state: string | null
   public_addresses: Generated<string[]>
@@ -303,6 +332,7 @@ export interface LaunchAttemptsTable {
   order_id: string
   number: number
   cloud_id: string
+  credential_id: string | null
   batch: number
   undo_batch: number | null
   deletes: Generated<number>
@@ -346,6 +376,7 @@ export interface LaunchOrdersTable {
   image: string
   sealed_user_data: Buffer | null
   extra: JsonDefault<Extra>
+  credentials: JsonDefault<Readonly<Record<string, string>>>
   priority: Generated<number>
   deadline_at: Date | null
   wish: Generated<'run' | 'withdraw' | 'cancel' | 'terminate'>
@@ -477,6 +508,7 @@ export interface Tables {
   credentials: CredentialsTable
   deliveries: DeliveriesTable
   delivery_attempts: DeliveryAttemptsTable
+  deployment_actions: DeploymentActionsTable
   deployments: DeploymentsTable
   events: EventsTable
   holds: HoldsTable

@@ -283,12 +283,13 @@ async function noteOrphans(store: Store, cloud: CloudRow, machines: readonly Mac
 }
 
 /**
- * After a complete list: instances it should have shown and did not. Counts their absence; returns those absent twice,
+ * After a complete list of an account: instances it should have shown and did not. Counts their absence; returns those absent twice,
  * which only a get can now prove missing.
  */
 export function countAbsent(
   store: Store,
   cloud: CloudRow,
+  account: string | null,
   seen_provider_ids: readonly string[],
   sent_at: Date,
   list_lag_ms: number,
@@ -299,7 +300,7 @@ export function countAbsent(
       update instances set absent_lists = absent_lists + 1
       where id in (
         select id from instances
-        where cloud_id = ${cloud.id} and provider_id is not null
+        where cloud_id = ${cloud.id} and credential_id is not distinct from ${account}::uuid and provider_id is not null
           and state in ('starting', 'running', 'stopping', 'stopped', 'rebooting')
           and acknowledged_at + ${list_lag_ms} * interval '1 ms' < ${sent_at}
           and not provider_id = any(${[...seen_provider_ids]}::text[])

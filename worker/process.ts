@@ -5,7 +5,7 @@ import { sql } from 'kysely'
 import { type Logger, pino } from 'pino'
 import type { Engine } from '../embedded/engine.ts'
 import { openStore, type Store } from '../store/database.ts'
-import { createEnvelope, loadMasterKey } from '../store/envelope.ts'
+import { createEnvelope, loadMasterKeys } from '../store/envelope.ts'
 import { shiftClock } from '../store/housekeeping.ts'
 import { markRestored, readInstallation } from '../store/installation.ts'
 import { migrate } from '../store/migrate.ts'
@@ -74,7 +74,7 @@ export async function openProcess(
   try {
     const database_url = config.database_url ?? engine!.database_url
     const operator_token_file = await prepareRecord(config, database_url, log)
-    const envelope = createEnvelope({ current: await loadMasterKey(config.data) })
+    const envelope = createEnvelope(await loadMasterKeys(config.data))
     const service = await startService({
       role: config.role,
       database_url,

@@ -190,9 +190,9 @@ export function routeCloudStateInstances(app: Api): void {
   })
 
   app.openapi(post, async (c) => {
-    const { priority, ...instance } = c.req.valid('json')
+    const { priority, credentials, credentials_id, ...instance } = c.req.valid('json')
     const order = { name: instance.name, policy: 'any' as const, instances: [instance] }
-    const { order_id, fresh } = await launch(c, { ...order, ...(priority === undefined ? {} : { priority }) })
+    const { order_id, fresh } = await launch(c, { ...order, priority, credentials, credentials_id })
     const [row] = await listCloudStateInstances(c.get('deps').store.db, c.get('identity').project_id, {
       order_id,
       limit: 1,

@@ -154,7 +154,8 @@ export async function launch(
   const deps = c.get('deps')
   const { store, envelope, onAccepted } = deps
   const caller = callerOf(c)
-  const order = checkOrder(input, await cloudsForOrders(store.db, caller.project_id), deps)
+  const granted = await cloudsForOrders(store.db, caller.project_id)
+  const order = await checkOrder(input, granted, caller.project_id, deps)
   const answer = { status: 202, resource_type: 'order', resource_id: newId() }
   let accepted: AcceptedOrder | undefined
   const given = await changeOnce(store, caller, await requestKey(c), answer, async (trx) => {

@@ -10,6 +10,7 @@ import type { CloudStateEntry, CloudStateInstance } from '../../store/cloud-stat
 import type { CloudNames } from '../../store/clouds.ts'
 import type { ApiDeps } from '../context.ts'
 import { invalid } from '../errors.ts'
+import { chooseCredentials, OrderCredentials } from '../native/credential-input.ts'
 import { checkNames, UserData } from '../native/order-input.ts'
 import { ErrorOut, iso, isoOrNull, MomentOut, Name } from '../schemas.ts'
 
@@ -57,6 +58,13 @@ const common = {
   callback: CallbackUri.optional(),
   priority: z.int().min(-1_000).max(1_000).optional(),
   user_data: UserData.optional(),
+  credentials_id: z
+    .union([Uuid, z.array(Uuid).min(1).max(20)])
+    .optional()
+    .openapi({
+      description: 'Accounts to use, by the id they are kept under.',
+    }),
+  credentials: OrderCredentials.optional().openapi({ description: 'The same, or accounts for this order alone.' }),
 } as const
 
 export const OrderInput = z
@@ -90,7 +98,11 @@ export const OrderInput = z
 export type OrderInput = z.infer<typeof OrderInput>
 
 /** An order of one. */
-export const SingleInput = InstanceInput.extend({ priority: common.priority }).openapi('CloudStateSingleInput')
+export const SingleInput = InstanceInput.extend({
+  priority: common.priority,
+  credentials_id: common.credentials_id,
+  credentials: common.credentials,
+}).openapi('CloudStateSingleInput')
 
 /** Our name of a size or image: the caller may use the cloud's own as well. */
 function ours(clouds: readonly CloudNames[], kind: 'sizes' | 'images', name: string): string {
@@ -126,7 +138,7 @@ function inTheseWords<T>(check: () => T): T {
 }
 
 /** Checks an order against what the project may use, and the addresses of its callbacks; for the record. */
-export function checkOrder(input: OrderInput, granted: readonly CloudNames[], deps: ApiDeps) {
+export async function checkOrder(input: OrderInput, granted: readonly CloudNames[], project_id: string, deps: ApiDeps) {
   const { instances: given, count, policy, cloud, clouds: named, priority } = input
   const instances = given.length === 1 && count ? Array.from({ length: count }, () => given[0]!) : given
   const several = instances.length > given.length
@@ -170,7 +182,11 @@ export function checkOrder(input: OrderInput, granted: readonly CloudNames[], de
       ...(callback === undefined ? {} : { callback: uriOf(callback) }),
     }
   })
+  const by_id = [input.credentials_id ?? []].flat().map((id) => ({ id }))
+  const accounts = [...by_id, ...(input.credentials ?? [])]
+  const chosen = await chooseCredentials(accounts, clouds, project_id, deps)
   return {
+    ...chosen,
     name: input.name,
     count: entries.length,
     policy: typeof policy === 'string' ? policy : ('at_least' as const),

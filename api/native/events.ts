@@ -62,7 +62,7 @@ const EventsQuery = fields({
     .regex(TYPE, { error: 'is not a type of event; accepted: order.created, order.*' })
     .optional(),
   resource_type: z
-    .enum(['order', 'instance', 'deployment', 'lease', 'hook', 'cloud', 'project', 'installation'])
+    .enum(['order', 'instance', 'deployment', 'lease', 'hook', 'cloud', 'credential', 'project', 'installation'])
     .optional(),
   resource_id: Id.optional(),
 })

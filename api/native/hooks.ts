@@ -36,7 +36,7 @@ const EventType = z
   })
 const HookFilter = fields({
   types: z.array(EventType).min(1).max(FILTER_TYPES_MAX).optional(),
-  resource_type: z.enum(['order', 'instance', 'deployment', 'lease', 'hook', 'project']).optional(),
+  resource_type: z.enum(['order', 'instance', 'deployment', 'lease', 'hook', 'credential', 'project']).optional(),
   resource_id: Id.optional(),
   deployment_id: Id.optional(),
 }).openapi('HookFilter')

@@ -2,6 +2,7 @@
 import { createRoute, z } from '@hono/zod-openapi'
 import { changeOnce } from '../../store/idempotency.ts'
 import { readInstallation, setAutomaticRemoval } from '../../store/installation.ts'
+import { countOld } from '../../store/reseal.ts'
 import { type Api, type ApiContext, callerOf } from '../context.ts'
 import { ifMatch, requestKey, tellVersion } from '../request.ts'
 import { changeHeaders, errors, guarded, guardedBody } from '../route.ts'
@@ -17,6 +18,9 @@ const Installation = z
         'Whether rules may delete machines. Off after a restore from backup: only what a person ends is deleted then.',
     }),
     restored_at: MomentOut.nullable(),
+    old_seals: z.int().openapi({
+      description: 'Secrets that an older master key than the current one sealed; at 0 the old one may go.',
+    }),
     sequence: z.int(),
   })
   .openapi('Installation')
@@ -54,9 +58,11 @@ export function routeInstallation(app: Api): void {
 }
 
 async function shown(c: ApiContext): Promise<z.infer<typeof Installation>> {
-  const { id, automatic_removal, restored_at, sequence } = await readInstallation(c.get('deps').store.db)
+  const { store, envelope } = c.get('deps')
+  const { id, automatic_removal, restored_at, sequence } = await readInstallation(store.db)
   tellVersion(c, sequence)
-  return { id, automatic_removal, restored_at: isoOrNull(restored_at), sequence }
+  const old_seals = await countOld(store.db, envelope)
+  return { id, automatic_removal, restored_at: isoOrNull(restored_at), old_seals, sequence }
 }
 
 async function change(

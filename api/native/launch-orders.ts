@@ -11,6 +11,7 @@ import { notFound } from '../errors.ts'
 import { ifMatch, requestKey, tellVersion } from '../request.ts'
 import { changeHeaders, errors, guarded, guardedBody, writeHeaders } from '../route.ts'
 import { beforeId, body, fields, Id, json, Next, nextCursor, page } from '../schemas.ts'
+import { chooseCredentials } from './credential-input.ts'
 import { Instance, renderInstance } from './instance-view.ts'
 import { checkNames, countOf, OrderInput, toEntry } from './order-input.ts'
 import { Attempt, LaunchOrder, ORDER_STATES, renderAttempt, renderOrder } from './order-view.ts'
@@ -150,13 +151,14 @@ export function routeLaunchOrders(app: Api): void {
 async function accept(c: ApiContext, input: z.infer<typeof OrderInput>): Promise<z.infer<typeof LaunchOrder>> {
   const { store, envelope, onAccepted } = c.get('deps')
   const caller = callerOf(c)
-  const { user_data, clouds: _names, instances, ...order } = input
+  const { user_data, clouds: _names, credentials: given, instances, ...order } = input
   const { clouds, cloud_indexes } = checkNames(input, await cloudsForOrders(store.db, caller.project_id))
   const sealed_user_data = user_data === undefined ? null : envelope.seal(user_data, 'user_data')
   const count = countOf(input)
   const entries = instances?.map((entry, i) => toEntry(entry, cloud_indexes[i], envelope))
   const cloud_ids = clouds.map((cloud) => cloud.id)
-  const checked = { ...order, count, cloud_ids, sealed_user_data, ...(entries ? { entries } : {}) }
+  const credentials = await chooseCredentials(given, clouds, caller.project_id, c.get('deps'))
+  const checked = { ...order, ...credentials, count, cloud_ids, sealed_user_data, ...(entries ? { entries } : {}) }
   const key = await requestKey(c)
   const started_at = new Date()
   const accepted = await acceptOrder(store, caller, checked, key)
@@ -178,6 +180,7 @@ async function accept(c: ApiContext, input: z.infer<typeof OrderInput>): Promise
     clouds: clouds.map((cloud) => cloud.name),
     sealed_user_data,
     extra: order.extra ?? {},
+    credentials: credentials.credentials,
     priority: order.priority ?? 0,
     wish: 'run',
     blocker: null,

@@ -6,6 +6,7 @@ import type { Envelope } from '../../store/envelope.ts'
 import type { CheckedEntry } from '../../store/orders.ts'
 import { invalid } from '../errors.ts'
 import { fields, Name, Word } from '../schemas.ts'
+import { OrderCredentials } from './credential-input.ts'
 
 const ITEMS_MAX = 1_000
 const CLOUDS_MAX = 20
@@ -86,6 +87,7 @@ export const POLICY_ERROR = {
 export const OrderInput = fields({
   ...orderShape,
   count: orderShape.count.unwrap().optional().openapi({ description: 'Default: 1, or as many as `instances`.' }),
+  credentials: OrderCredentials.optional(),
   instances: z
     .array(Entry)
     .min(1)

@@ -34,6 +34,7 @@ export const LaunchOrder = z
     image: z.string(),
     user_data: z.boolean().openapi({ description: 'Whether it carries user data, which is never shown.' }),
     extra: z.record(z.string(), z.unknown()),
+    credentials: z.array(z.string()).openapi({ description: 'Ids of those it was given.' }),
     priority: z.int(),
     wish: z.enum(['run', 'withdraw', 'cancel', 'terminate']).openapi({
       description: '`withdraw`: what did not run yet is not wanted any more.',
@@ -64,8 +65,8 @@ export const Attempt = z
   })
   .openapi('LaunchAttempt')
 
-type Column = Exclude<keyof z.infer<typeof LaunchOrder>, 'href' | 'user_data' | 'deployment'>
-type Shown = Pick<ShownOrder, Column | 'deployment' | 'deployment_id' | 'sealed_user_data'>
+type Column = Exclude<keyof z.infer<typeof LaunchOrder>, 'href' | 'user_data' | 'deployment' | 'credentials'>
+type Shown = Pick<ShownOrder, Column | 'deployment' | 'deployment_id' | 'sealed_user_data' | 'credentials'>
 
 /** Takes a row of the record, or what stands for it right after accepting. */
 export function renderOrder(row: Shown): z.infer<typeof LaunchOrder> {
@@ -87,6 +88,7 @@ export function renderOrder(row: Shown): z.infer<typeof LaunchOrder> {
     image,
     user_data: row.sealed_user_data !== null,
     extra,
+    credentials: Object.values(row.credentials),
     priority,
     wish,
     blocker: row.blocker,

@@ -1,8 +1,9 @@
 /** Placement: which cloud an item that wants an attempt goes to, and what happens when none is left. */
+import type { BlockerDecision } from '../blocker.ts'
 import { BATCH_SIZE, STEPS_MAX } from '../plan.ts'
 import type { AttemptError } from '../record.ts'
 import { addCreate, endItem, type Notes, setItem } from './notes.ts'
-import type { ItemView, OrderView } from './view.ts'
+import type { CloudView, ItemView, OrderView } from './view.ts'
 
 /** Attempts of one item on one cloud whose machine failed or whose fate stayed unknown, before the next cloud is tried. */
 const ATTEMPTS_PER_CLOUD_MAX = 3
@@ -23,8 +24,8 @@ export function placeWanting(notes: Notes): void {
     const error = pending?.error ?? item.last_error
     const from = pending?.cloud_index ?? item.cloud_index
     const round_at = pending ? null : item.next_attempt_at
-    // Without an error the round was put off because all clouds were disabled: one that was enabled is asked at once.
-    if (round_at !== null && round_at > now && !(error === null && anyEnabled(view, item))) {
+    // Without an error the round was put off because all clouds were closed: one that was opened is asked at once.
+    if (round_at !== null && round_at > now && !(error === null && anyOpen(view, item))) {
       notes.due.push(round_at)
       waitForRound(notes, item, error, round_at)
       continue
@@ -59,8 +60,11 @@ export function placeWanting(notes: Notes): void {
 
 const mayGo = (item: ItemView, index: number): boolean => item.cloud_indexes?.includes(index) ?? true
 
-const anyEnabled = (view: OrderView, item: ItemView): boolean =>
-  view.clouds.some((cloud, index) => cloud.enabled && mayGo(item, index))
+/** Clouds that may be asked at all. */
+const isOpen = (cloud: CloudView): boolean => cloud.enabled && cloud.credential === 'ok'
+
+const anyOpen = (view: OrderView, item: ItemView): boolean =>
+  view.clouds.some((cloud, index) => isOpen(cloud) && mayGo(item, index))
 
 /** Clouds that refused an item of this order a moment ago. */
 function refusingClouds(view: OrderView, now: number): Set<number> {
@@ -88,7 +92,7 @@ function nextCloud(
   const last = view.clouds.findLastIndex((_, index) => mayGo(item, index))
   for (let index = again || moved ? from : from + 1; index < view.clouds.length; index++) {
     const cloud = view.clouds[index]!
-    if (!mayGo(item, index) || !cloud.enabled || (refusing.has(index) && index < last)) continue
+    if (!mayGo(item, index) || !isOpen(cloud) || (refusing.has(index) && index < last)) continue
     const free = notes.free.get(cloud.id)
     if (free !== undefined && free <= 0) {
       full = true
@@ -110,7 +114,7 @@ function nextCloud(
 /** All clouds were tried: refusals fail the item, anything that may pass starts another round after a pause. */
 function failOrWait(notes: Notes, item: ItemView, error: AttemptError | null): void {
   const final = error !== null && (REFUSALS.has(error.class) || error.class === 'boot_failed')
-  if (final && anyEnabled(notes.view, item)) {
+  if (final && anyOpen(notes.view, item)) {
     endItem(notes, item, 'failed', error)
     return
   }
@@ -121,15 +125,15 @@ function failOrWait(notes: Notes, item: ItemView, error: AttemptError | null): v
 }
 
 function waitForRound(notes: Notes, item: ItemView, error: AttemptError | null, at: number): void {
-  const code = !anyEnabled(notes.view, item)
-    ? 'cloud_disabled'
-    : error?.class === 'auth'
-      ? 'credentials_refused'
-      : 'cloud_unreachable'
-  const reason = {
-    cloud_disabled: 'all clouds of the order are disabled',
-    credentials_refused: 'the last cloud refused its credentials',
-    cloud_unreachable: 'no cloud of the order can be reached',
-  }[code]
-  notes.blockers.push({ code, reason, next_try_at: at })
+  const clouds = notes.view.clouds.filter((_, index) => mayGo(item, index))
+  const closed = clouds.find((cloud) => cloud.enabled && cloud.credential !== 'ok')
+  const blocker = (code: BlockerDecision['code'], reason: string) =>
+    notes.blockers.push({ code, reason, next_try_at: at })
+  if (anyOpen(notes.view, item)) {
+    if (error?.class === 'auth') blocker('credentials_refused', 'the last cloud refused its credentials')
+    else blocker('cloud_unreachable', 'no cloud of the order can be reached')
+  } else if (!closed) blocker('cloud_disabled', 'all clouds of the order are disabled')
+  else if (closed.credential === 'expired')
+    blocker('credentials_expired', `the credential for cloud ${closed.name} has expired; replace it`)
+  else blocker('credentials_refused', `cloud ${closed.name} refused the order's credential; replace it`)
 }

@@ -67,6 +67,8 @@ export interface CloudView {
   readonly call_timeout_ms: number
   /** When the last complete list of its machines was sent; null: never, or it cannot be reached now. */
   readonly listed_at: number | null
+  /** Whether the credential of the order for it can be used; a call with one that cannot is not made. */
+  readonly credential: 'ok' | 'refused' | 'expired'
   /** How many more instances our own allocation admits; null: no limit. */
   readonly free: number | null
 }

@@ -93,13 +93,20 @@ create index on idempotency_keys (created_at);
 
 create table credentials (
   id uuid primary key,
-  project_id uuid references projects, -- null: the installation's own
+  project_id uuid references projects, -- null: the installation's own, for a cloud's account of its own
+  cloud_id uuid, -- the cloud it opens an account of; null: it is that cloud's own
+  order_id uuid, -- the order it came with, and ends with; null: none
   name text not null,
-  sealed bytea not null,
+  sealed bytea, -- null: erased
+  version int not null default 1, -- of the secret
   created_at timestamptz not null default record_now(),
   expires_at timestamptz,
-  refused_at timestamptz
+  refused_at timestamptz, -- by its cloud; no more calls with it until it is replaced
+  erased_at timestamptz,
+  sequence int not null default 0
 );
+create unique index credentials_by_name on credentials (project_id, name) where sealed is not null;
+create index credentials_of_orders on credentials (order_id) where sealed is not null and order_id is not null;
 
 create table clouds (
   id uuid primary key,
@@ -381,6 +388,7 @@ create table launch_orders (
   image text not null,
   sealed_user_data bytea,
   extra jsonb not null default '{}',
+  credentials jsonb not null default '{}', -- cloud id -> id of the credential it is used with; others: the cloud's own
   priority int not null default 0,
   deadline_at timestamptz,
   wish text not null default 'run' check (wish in ('run', 'withdraw', 'cancel', 'terminate')),
@@ -418,6 +426,7 @@ create table instances (
   sealed_user_data bytea, -- null: its order's
   content_hash bytea, -- of what its caller sent; null: no caller's own id came with it
   cloud_id uuid references clouds, -- set with provider_id by the attempt that won
+  credential_id uuid references credentials, -- of the account it is in; null: the cloud's own
   provider_id text,
   raw_state text,
   public_addresses text[] not null default '{}',
@@ -492,6 +501,7 @@ create table launch_attempts (
   order_id uuid not null references launch_orders,
   number int not null,
   cloud_id uuid not null references clouds,
+  credential_id uuid references credentials, -- null: the cloud's own
   batch int not null, -- created together, within the order
   undo_batch int, -- deleted together, within the order
   deletes int not null default 0, -- asked for without being confirmed
@@ -510,6 +520,7 @@ create table launch_attempts (
 create unique index one_winner_an_item on launch_attempts (item_id) where state = 'won' and gone_at is null;
 create index launch_attempts_by_order on launch_attempts (order_id, batch);
 create index launch_attempts_by_cloud on launch_attempts (cloud_id, state);
+create index launch_attempts_by_credential on launch_attempts (credential_id) where credential_id is not null and gone_at is null;
 create unique index launch_attempts_by_machine on launch_attempts (cloud_id, provider_id) where provider_id is not null;
 
 -- Capacity and quota are claims: one row an attempt, released exactly once.
@@ -522,6 +533,29 @@ create table claims (
 );
 create index claims_open on claims (cloud_id) where released_at is null;
 
+-- Start, stop and restart go through the instances there are in waves, by id; a terminate ends the orders there are.
+create table deployment_actions (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  deployment_id uuid not null references deployments,
+  number int not null,
+  kind text not null check (kind in ('start', 'stop', 'restart', 'terminate')),
+  wave_size int check (wave_size between 1 and 25), -- null: a terminate
+  state text not null default 'running' check (state in ('running', 'done', 'failed', 'superseded')),
+  wave int not null default 0, -- the last one begun
+  skipped int not null default 0, -- instances that it did not fit
+  last_id uuid, -- of the last instance, or order, that was looked at
+  wished_by uuid,
+  wish_event text,
+  waiting_for text, -- as of the last plan
+  error jsonb, -- {class, message, at}
+  due_at timestamptz, -- when its flow looks again by itself
+  created_at timestamptz not null default record_now(),
+  finished_at timestamptz,
+  unique (deployment_id, number)
+);
+create unique index one_deployment_action_at_a_time on deployment_actions (deployment_id) where state = 'running';
+
 create table actions (
   id uuid primary key,
   project_id uuid not null references projects,
@@ -531,6 +565,8 @@ create table actions (
   detail jsonb not null default '{}', -- {reboot?: soft or hard}
   state text not null default 'queued' check (state in ('queued', 'running', 'done', 'failed', 'superseded')),
   wished_by uuid,
+  deployment_action_id uuid references deployment_actions, -- that it is part of
+  wave int, -- of that action
   error jsonb, -- {class, message, evidence, at}
   sends int not null default 0,
   looks int not null default 0, -- for what it came to
@@ -544,6 +580,7 @@ create table actions (
   unique (instance_id, number)
 );
 create unique index one_action_at_a_time on actions (instance_id) where state = 'running';
+create index on actions (deployment_action_id, wave) where deployment_action_id is not null;
 
 -- Hosts, reservations, bookings, holds -------------------------------------------------------------------------------
 

@@ -6,9 +6,9 @@
 import { sql } from 'kysely'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { machineToDelete } from '../../store/instance-plan.ts'
 import { shiftClock } from '../../store/housekeeping.ts'
 import { markRestored } from '../../store/installation.ts'
+import { machineToDelete } from '../../store/instance-plan.ts'
 import {
   getInstance,
   getOrder,

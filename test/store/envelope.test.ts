@@ -2,7 +2,7 @@ import { mkdtemp, readdir, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { createEnvelope, loadMasterKey } from '../../store/envelope.ts'
+import { createEnvelope, loadMasterKeys } from '../../store/envelope.ts'
 
 const OLD = { id: 'old', key: Buffer.alloc(32, 1) }
 const NEW = { id: 'new', key: Buffer.alloc(32, 2) }
@@ -43,14 +43,21 @@ describe('the master key', () => {
   afterAll(() => rm(folder, { recursive: true }))
 
   test('is made once, readable by its owner only, also when many start at once', async () => {
-    const keys = await Promise.all(Array.from({ length: 20 }, () => loadMasterKey(folder, {})))
-    expect(new Set(keys.map((key) => key.key.toString('hex'))).size).toBe(1)
+    const keys = await Promise.all(Array.from({ length: 20 }, () => loadMasterKeys(folder, {})))
+    expect(new Set(keys.map(({ current }) => current.key.toString('hex'))).size).toBe(1)
     expect((await stat(join(folder, 'master-key'))).mode & 0o777).toBe(0o600)
     expect(await readdir(folder)).toEqual(['master-key'])
   })
   test('comes from the environment first', async () => {
     const text = Buffer.alloc(32, 7).toString('base64')
-    expect((await loadMasterKey(folder, { HOLDFAST_MASTER_KEY: text })).key).toEqual(Buffer.alloc(32, 7))
-    await expect(loadMasterKey(folder, { HOLDFAST_MASTER_KEY: 'short' })).rejects.toThrow('32 bytes')
+    expect((await loadMasterKeys(folder, { HOLDFAST_MASTER_KEY: text })).current.key).toEqual(Buffer.alloc(32, 7))
+    await expect(loadMasterKeys(folder, { HOLDFAST_MASTER_KEY: 'short' })).rejects.toThrow('32 bytes')
+  })
+  test('several: the first seals, the others open', async () => {
+    const keys = [8, 7].map((byte) => Buffer.alloc(32, byte).toString('base64'))
+    const before = createEnvelope(await loadMasterKeys(folder, { HOLDFAST_MASTER_KEY: keys[1] }))
+    const after = createEnvelope(await loadMasterKeys(folder, { HOLDFAST_MASTER_KEY: keys.join(', ') }))
+    expect(after.open(before.seal('a', 'x'), 'x')).toBe('a')
+    expect(() => before.open(after.seal('a', 'x'), 'x')).toThrow('unknown key')
   })
 })

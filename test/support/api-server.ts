@@ -8,7 +8,7 @@ import type { Health } from '../../api/context.ts'
 import { openConfiguration } from '../../api/pcm/configuration.ts'
 import { parseAllowList } from '../../domain/hook-address.ts'
 import type { Role } from '../../domain/record.ts'
-import { createEnvelope, type Envelope } from '../../store/envelope.ts'
+import { createEnvelope, type Envelope, type MasterKey } from '../../store/envelope.ts'
 import type { AcceptedOrder } from '../../store/orders.ts'
 import { createToken } from '../../store/projects.ts'
 import { type ApiClient, openApiClient } from './api-client.ts'
@@ -17,6 +17,7 @@ import { type FreshStore, freshStore } from './database.ts'
 export interface ApiServer extends FreshStore {
   readonly url: string
   readonly envelope: Envelope
+  readonly master_key: MasterKey
   /** Operator of project `default`. */
   readonly operator: ApiClient
   readonly operator_token: string
@@ -40,7 +41,8 @@ export interface ApiServer extends FreshStore {
 export async function startApi(options: { auth?: 'token' | 'none'; config_dir?: string } = {}): Promise<ApiServer> {
   const fresh = await freshStore()
   const { stampEvents } = await import('../../store/events.ts')
-  const envelope = createEnvelope({ current: { id: 'test', key: randomBytes(32) } })
+  const master_key = { id: 'test', key: randomBytes(32) }
+  const envelope = createEnvelope({ current: master_key })
   const health = { postgres: true, temporal: true, draining: false }
   const accepted: AcceptedOrder[] = []
   const logged: string[] = []
@@ -71,6 +73,7 @@ export async function startApi(options: { auth?: 'token' | 'none'; config_dir?: 
     ...fresh,
     url,
     envelope,
+    master_key,
     operator,
     operator_token,
     health,

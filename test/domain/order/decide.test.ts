@@ -12,6 +12,7 @@ const cloud = (id: string, change: Partial<CloudView> = {}): CloudView => ({
   idempotency_tokens: false,
   call_timeout_ms: 5_000,
   listed_at: NOW,
+  credential: 'ok',
   free: null,
   ...change,
 })
