@@ -49,7 +49,8 @@ test('every call of an order is made with its own account', async () => {
   await actOn(api, instance!.id, { action: 'start' })
   expect(await untilActed(api, instance!.id)).toMatchObject([{ state: 'done' }, { state: 'done' }])
   await api.delete(href, { expect: 409 })
-  await actOn(api, instance!.id, { action: 'terminate' })
+  const path = `/api/instances/${instance!.id}/actions`
+  await world.change(place.project, 'terminate', instance!.id, 'POST', path, { action: 'terminate' })
   await untilInstance(api, instance!.id, ['terminated'])
   await world.change(place.project, 'terminate', id, 'DELETE', `/api/launch-orders/${id}`)
   await untilOrder(api, id, ['terminated'])
