@@ -21,8 +21,9 @@ export function decideOrder(view: OrderView, now: number): OrderDecision {
   if (undoing) for (const item of view.items) undoItem(notes, item)
   else {
     for (const item of view.items) {
-      const runs = item.state === 'running' || item.instance_state === 'running'
-      if (view.wish === 'withdraw' && !runs) undoItem(notes, item)
+      // What ran and died since is not withdrawn: it is kept, as in any order that ran.
+      const ran = item.state === 'running' || item.state === 'failed' || item.instance_state === 'running'
+      if (view.wish === 'withdraw' && !ran) undoItem(notes, item)
       else serveItem(notes, item)
     }
     placeWanting(notes)

@@ -306,6 +306,15 @@ describe('withdrawn', () => {
     expect(decision).toMatchObject({ state: 'running', partial: true, done: true })
   })
 
+  test('what ran and died is kept, before its item is told failed and after', () => {
+    const died = item('b', { state: 'running', attempts: 1, instance_state: 'failed', open: [won('b')] })
+    const settled = { state: 'running', settled: true, wish: 'withdraw' } as const
+    const failed = decideOrder(order([running('a'), died], settled), NOW)
+    expect(failed).toMatchObject({ state: 'running', partial: true, undo: [], items: [{ id: 'b', state: 'failed' }] })
+    const after = decideOrder(order([running('a'), { ...died, state: 'failed' }], settled), NOW)
+    expect(after).toMatchObject({ state: 'running', undo: [], instances: [], done: true })
+  })
+
   test('with nothing that runs it is cancelled', () => {
     const over = [item('c', { state: 'cancelled', instance_state: 'terminated' })]
     expect(decideOrder(order(over, { wish: 'withdraw' }), NOW)).toMatchObject({ state: 'cancelled', done: true })
