@@ -26,6 +26,8 @@ interface KnownFile {
   text: string | null
   /** What it said when it was last understood. */
   content: Contents[FileKind] | undefined
+  /** What it says now is not understood. */
+  is_broken: boolean
 }
 
 export interface ConfigFiles {
@@ -35,6 +37,8 @@ export interface ConfigFiles {
   contents<Kind extends FileKind>(kind: Kind): ReadonlyMap<string, Contents[Kind]>
   /** Names of the files of a kind that are there, understood or not; null: that cannot be told. */
   names(kind: FileKind): ReadonlySet<string> | null
+  /** What it says now is not understood, or cannot be read. */
+  isBroken(kind: FileKind, name: string): boolean
 }
 
 /** Opens a directory; nothing is read yet. `warn` hears of each change of a file that brings trouble, once. */
@@ -72,7 +76,7 @@ export function openConfigFiles(folder: string, warn: (warning: Warning) => void
 
   async function readOne(kind: FileKind, name: string): Promise<boolean> {
     const file = fileOf(kind, name)
-    const entry = known.get(file) ?? { kind, name, stamp: null, text: null, content: undefined }
+    const entry = known.get(file) ?? { kind, name, stamp: null, text: null, content: undefined, is_broken: true }
     try {
       const looked_at = Date.now()
       const found = await stat(join(folder, file), { bigint: true })
@@ -82,22 +86,23 @@ export function openConfigFiles(folder: string, warn: (warning: Warning) => void
       if (found.size > BYTES_MAX) throw Object.assign(new Error(), { code: 'larger than 1 MiB' })
       const text = await readFile(join(folder, file), 'utf8')
       known.set(file, entry)
-      entry.stamp = looked_at - Number(found.mtimeMs) > SETTLED_AFTER_MS ? stamp : null
+      entry.stamp = looked_at - Number(found.ctimeMs) > SETTLED_AFTER_MS ? stamp : null
       if (text === entry.text) return false
       entry.text = text
       told.delete(file)
       return takeIn(entry, file, parseFile(kind, name, text))
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return known.delete(file)
-      known.set(file, entry)
+      known.set(file, Object.assign(entry, { stamp: null, text: null, is_broken: true }))
       complain(file, `cannot be read (${codeOf(error)}); what it said is kept`)
       return false
     }
   }
 
   function takeIn(entry: KnownFile, file: string, parsed: ParsedFile<FileKind>): boolean {
+    entry.is_broken = 'broken' in parsed
     if ('broken' in parsed) {
-      complain(file, `${parsed.broken}; ${entry.content ? 'what it said before is kept' : 'it is left out'}`)
+      complain(file, `${parsed.broken}; ${entry.content ? 'what it said before is kept' : 'what it says is left out'}`)
       return false
     }
     if (parsed.unread.length) complain(file, `has fields that nobody reads: ${parsed.unread.join(', ')}`)
@@ -137,6 +142,7 @@ export function openConfigFiles(folder: string, warn: (warning: Warning) => void
       const sorted = entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))
       return new Map(sorted.map((entry) => [entry.name, entry.content as Contents[Kind]]))
     },
+    isBroken: (kind, name) => known.get(fileOf(kind, name))?.is_broken === true,
     names: (kind) => (listed.has(kind) ? new Set(namesOf(kind)) : null),
   }
 }

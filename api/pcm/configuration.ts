@@ -3,7 +3,7 @@
  * whenever they change. There is no watcher and no interval: each access looks.
  */
 import type { Logger } from 'pino'
-import { type Configuration, NO_MAPS, type PcmCloud } from '../../domain/pcm/configuration.ts'
+import { type Attributes, type Configuration, NO_MAPS, type PcmCloud } from '../../domain/pcm/configuration.ts'
 import { crossReferences, type Warning } from '../../domain/pcm/cross-references.ts'
 import { nameMap } from '../../domain/pcm/names.ts'
 import { type ConfiguredCloud, type FoundClouds, importClouds } from '../../store/cloud-files.ts'
@@ -108,31 +108,47 @@ function combine(files: Files): Configuration {
   return {
     services: files.contents('services').get('services') ?? {},
     inventory: files.contents('inventory').get('inventory') ?? null,
-    sizes: files.contents('sizes'),
-    images: files.contents('images'),
+    sizes: named(files, 'sizes'),
+    images: named(files, 'images'),
     providers,
     clouds: new Map(clouds),
     roles: files.contents('roles'),
   }
 }
 
-/** The clouds of the files for the record, and those no adapter here can speak to. */
+/** One whose file was never understood is known by its name alone. */
+function named(files: Files, kind: 'sizes' | 'images'): ReadonlyMap<string, Attributes> {
+  const names = [...(files.names(kind) ?? [])].toSorted()
+  return new Map([...names.map((name): [string, Attributes] => [name, {}]), ...files.contents(kind)])
+}
+
+const NAMING = ['sizes', 'images', 'providers', 'clouds'] as const
+
+/**
+ * The clouds of the files for the record, and those no adapter here can speak to. What a broken file said before is no
+ * news: it may be older than what another process took over.
+ */
 function cloudsOf(
   files: Files,
   configuration: Configuration,
   adapters: readonly string[],
 ): FoundClouds & { refused: Warning[] } {
-  const all = [...files.contents('clouds')].map(([name, { account }]): ConfiguredCloud => {
+  if (NAMING.some((kind) => files.names(kind) === null)) return { clouds: [], present: null, refused: [] }
+  const whole = [...files.contents('clouds')].filter(
+    ([name, { cloud }]) => !files.isBroken('clouds', name) && !files.isBroken('providers', cloud.provider),
+  )
+  const all = whole.map(([name, { account }]): ConfiguredCloud => {
     const cloud = configuration.clouds.get(name)!
     const maps = { sizes: nameMap(configuration, cloud, 'sizes'), images: nameMap(configuration, cloud, 'images') }
     return { ...account, ...maps, name, file: fileOf('clouds', name) }
   })
-  const clouds = all.filter(({ provider }) => adapters.includes(provider))
-  const refused = all
-    .filter((cloud) => !clouds.includes(cloud))
-    .map(({ file, provider }) => ({
-      file,
-      reason: `there is no adapter ${provider} here (there is: ${adapters.join(', ')})`,
-    }))
+  const [clouds, strange] = [true, false].map((is_known) =>
+    all.filter(({ provider }) => adapters.includes(provider) === is_known),
+  ) as [ConfiguredCloud[], ConfiguredCloud[]]
+  const known = adapters.join(', ')
+  const refused = strange.map(({ file, provider }) => ({
+    file,
+    reason: `there is no adapter ${provider} here (there is: ${known}); it is left out`,
+  }))
   return { clouds, present: files.names('clouds'), refused }
 }

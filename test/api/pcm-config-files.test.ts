@@ -101,7 +101,7 @@ describe('a file that broke', () => {
     await folder.put('clouds/lab', 'not JSON')
     await files.look()
     expect([files.contents('clouds').size, files.names('clouds')]).toEqual([0, new Set(['lab'])])
-    expect(warned).toEqual(['clouds/lab.conf: is not JSON; it is left out'])
+    expect(warned).toEqual(['clouds/lab.conf: is not JSON; what it says is left out'])
   })
 
   test('and goes is gone', async () => {

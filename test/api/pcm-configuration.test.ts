@@ -85,7 +85,7 @@ const warnings = (): string[] => server.logged.map((line) => (JSON.parse(line) a
 
 /** The directory as another process of the installation has it open. */
 function another(log: string[] = []): ConfigurationDirectory {
-  const store = openStore(server.database_url)
+  const store = openStore(server.database_url, { size: 3 })
   opened.push(store)
   const { envelope } = server
   const logger = pino({ level: 'warn' }, { write: (line: string) => void log.push(line) })
@@ -201,8 +201,7 @@ describe('a change of files', () => {
   test('replaces what an operator changed through the API; until then that stays', async () => {
     await cloudOf()
     await server.operator.patch('/api/clouds/lab-1', { enabled: false, priority: 9, credential: 'by hand' })
-    await folder.put('sizes/medium', {}) // concerns the record, so that the cloud is looked at
-    await folder.drop('sizes/medium')
+    await folder.put('clouds/lab-1', { ...LAB, defaults: { size: 'small' } }) // nothing the record knows of
     expect(await cloudOf()).toMatchObject({ enabled: false, priority: 9 })
     expect((await another().current()).clouds.size).toBe(1) // a process that starts
     expect(await cloudOf()).toMatchObject({ enabled: false, priority: 9, sequence: 2 })
@@ -339,8 +338,30 @@ describe('a file that breaks', () => {
     await folder.put('clouds/lab-1', '{')
     const log: string[] = []
     expect((await another(log).current()).clouds.size).toBe(0)
-    expect(log).toEqual([expect.stringContaining('it is left out')])
+    expect(log).toEqual([expect.stringContaining('what it says is left out')])
     expect(await cloudOf()).toEqual(before)
+  })
+
+  test('is no news from a process that did not see what it said last', async () => {
+    const late = another()
+    await late.current()
+    await folder.put('clouds/lab-1', { ...LAB, priority: 6 })
+    expect(await cloudOf()).toMatchObject({ priority: 6 })
+    await folder.put('clouds/lab-1', '{')
+    await folder.put('sizes/tiny', {})
+    expect((await late.current()).sizes.size).toBe(3)
+    expect(await cloudOf()).toMatchObject({ priority: 6, sequence: 2 })
+  })
+
+  test('of names leaves the names as they were, also where a process starts then', async () => {
+    const before = await cloudOf()
+    await folder.put('providers/openstack', '{')
+    await folder.put('sizes/small', '{')
+    expect(await cloudOf()).toEqual(before)
+    expect((await another().current()).sizes.get('small')).toEqual({})
+    expect(await cloudOf()).toEqual(before)
+    await folder.put('providers/openstack', { sizes: { small: 'm1.mini' } })
+    expect((await cloudOf()).sizes).toEqual({ small: 'm1.mini', large: 'm1.large' })
   })
 
   test('does not keep others from being taken over', async () => {
