@@ -11,6 +11,7 @@ export const HOUSEKEEPING = 'housekeeping'
 export const WORKFLOW_TYPES = {
   order: 'launchOrder',
   instance: 'instance',
+  deployment: 'deployment',
   lease: 'lease',
   'hook-sender': 'hookSender',
   hook: 'hookLane',
@@ -24,6 +25,7 @@ export type WorkflowId = `${WorkflowKind}/${string}`
 
 export const orderWorkflowId = (order_id: string): WorkflowId => `order/${order_id}`
 export const instanceWorkflowId = (instance_id: string): WorkflowId => `instance/${instance_id}`
+export const deploymentWorkflowId = (deployment_id: string): WorkflowId => `deployment/${deployment_id}`
 export const leaseWorkflowId = (lease_id: string): WorkflowId => `lease/${lease_id}`
 export const senderWorkflowId = (shard: number): WorkflowId => `hook-sender/${shard}`
 export const laneWorkflowId = (hook_id: string): WorkflowId => `hook/${hook_id}`

@@ -6,7 +6,8 @@ import { type Kysely, type Selectable, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
 import { actionsAllowed, type InstanceAction, stateAfter } from '../domain/instance.ts'
-import { instanceWorkflowId } from '../domain/workflow-ids.ts'
+import type { Cause } from '../domain/record.ts'
+import { deploymentWorkflowId, instanceWorkflowId } from '../domain/workflow-ids.ts'
 import { type Store, type Trx, write } from './database.ts'
 import { recordEvents } from './events.ts'
 import { claimKey } from './idempotency.ts'
@@ -64,7 +65,16 @@ export function requestAction(
       return { action_id: same.id }
     }
     requireAllowed(instance, request.kind, open)
-    await insertAction(trx, caller, instance, { id: action_id, number: actions.length + 1, ...request })
+    await insertAction(trx, instance, {
+      id: action_id,
+      number: actions.length + 1,
+      ...request,
+      wished_by: caller.user_id,
+      cause: {
+        actor: { user_id: caller.user_id, request_id: caller.request_id },
+        reason: `${request.kind} requested`,
+      },
+    })
     return { action_id }
   })
 }
@@ -95,39 +105,40 @@ type InstanceRow = NonNullable<Awaited<ReturnType<typeof lockInstance>>>
 const lockInstance = (trx: Trx, instance_id: string) =>
   trx.selectFrom('instances').selectAll().where('id', '=', instance_id).forNoKeyUpdate().executeTakeFirst()
 
+/** An action to be written. */
+export interface NewAction extends ActionRequest {
+  readonly id: string
+  readonly number: number
+  readonly wished_by: string | null
+  readonly cause: Cause
+  /** The action of its deployment that it is part of. */
+  readonly deployment_action?: { readonly id: string; readonly wave: number }
+}
+
 /** Writes an action, the wish it is, and its event; the instance is locked. */
-async function insertAction(
-  trx: Trx,
-  caller: Caller,
-  instance: InstanceRow,
-  action: ActionRequest & { readonly id: string; readonly number: number },
-): Promise<void> {
-  const { id, number, kind, reboot } = action
-  if (kind === 'terminate')
-    await trx
-      .updateTable('actions')
-      .set({ state: 'superseded', finished_at: sql<Date>`record_now()` })
-      .where('instance_id', '=', instance.id)
-      .where('state', 'in', ['queued', 'running'])
-      .execute()
+export async function insertAction(trx: Trx, instance: InstanceRow, action: NewAction): Promise<void> {
+  const { id, number, kind, reboot, wished_by, cause, deployment_action } = action
+  if (kind === 'terminate') await supersedeOpen(trx, instance)
   const detail = JSON.stringify(reboot ? { reboot } : {})
   await trx
     .insertInto('actions')
     .values({
       id,
-      project_id: caller.project_id,
+      project_id: instance.project_id,
       instance_id: instance.id,
       number,
       kind,
       detail,
-      wished_by: caller.user_id,
+      wished_by,
+      deployment_action_id: deployment_action?.id ?? null,
+      wave: deployment_action?.wave ?? null,
     })
     .execute()
   const wish = kind === 'terminate' ? 'terminate' : kind === 'stop' ? 'stop' : 'run'
   const sequence = instance.sequence + 1
   const [event] = await recordEvents(trx, [
     {
-      project_id: caller.project_id,
+      project_id: instance.project_id,
       resource_type: 'instance',
       resource_id: instance.id,
       sequence,
@@ -141,8 +152,9 @@ async function insertAction(
         wish,
         action: kind,
         action_id: id,
+        ...(deployment_action ? { deployment_action_id: deployment_action.id } : {}),
       },
-      cause: { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: `${kind} requested` },
+      cause,
     },
   ])
   await trx
@@ -150,7 +162,7 @@ async function insertAction(
     .set({
       wish,
       wish_version: instance.wish_version + 1,
-      wished_by: caller.user_id,
+      wished_by,
       wished_at: sql<Date>`record_now()`,
       wish_event: event!,
       due_at: sql<Date>`record_now()`,
@@ -158,7 +170,19 @@ async function insertAction(
     })
     .where('id', '=', instance.id)
     .execute()
-  await wake(trx, [{ target: instanceWorkflowId(instance.id), project_id: caller.project_id }])
+  await wake(trx, [{ target: instanceWorkflowId(instance.id), project_id: instance.project_id }])
+}
+
+async function supersedeOpen(trx: Trx, { id, deployment_id, project_id }: InstanceRow): Promise<void> {
+  const superseded = await trx
+    .updateTable('actions')
+    .set({ state: 'superseded', finished_at: sql<Date>`record_now()` })
+    .where('instance_id', '=', id)
+    .where('state', 'in', ['queued', 'running'])
+    .returning('deployment_action_id')
+    .execute()
+  if (superseded.some(({ deployment_action_id }) => deployment_action_id))
+    await wake(trx, [{ target: deploymentWorkflowId(deployment_id), project_id }])
 }
 
 /** One action of a project. */

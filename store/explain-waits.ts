@@ -78,10 +78,17 @@ export async function waitsFor(
       since: blocker.since,
       until: blocker.next_try_at ?? row?.due_at?.toISOString() ?? null,
     }
-  const what = WAITS[subject.noun]?.[state]
+  const what = (row ? row.what : actionAskedFor(subject.noun, events)) ?? WAITS[subject.noun]?.[state]
   if (!what) return null
   const until = momentOf(subject.noun, state, events) ?? row?.due_at?.toISOString() ?? null
   return { what, code: null, since: null, until }
+}
+
+/** What a deployment was asked for and had not come to. */
+function actionAskedFor(noun: ExplainedNoun, events: readonly ShownEvent[]): string | null {
+  if (noun !== 'deployment') return null
+  const said = events.find((event) => event.snapshot.action !== undefined)
+  return said?.type === 'deployment.wish_changed' ? `its ${said.snapshot.action} to be done` : null
 }
 
 /** Set and cleared by events: the newest that speaks of it counts. */
@@ -111,6 +118,8 @@ function momentOf(noun: ExplainedNoun, state: string, events: readonly ShownEven
 interface Row {
   readonly blocker: Blocker | null
   readonly due_at: Date | null
+  /** As its flow said it when it last looked. */
+  readonly what?: string | null
 }
 
 async function rowOf(db: Kysely<Tables>, { noun, id }: { noun: ExplainedNoun; id: string }): Promise<Row | null> {
@@ -126,11 +135,18 @@ async function rowOf(db: Kysely<Tables>, { noun, id }: { noun: ExplainedNoun; id
             then shown_blocker(launch_orders.blocker, launch_orders.due_at) end) as blocker,
           coalesce(instances.due_at, case when instances.state = 'pending' then launch_orders.due_at end) as due_at
         from instances join launch_orders on launch_orders.id = order_id where instances.id = ${id}`.execute(db),
+    // Held up by what holds up one of its orders; an action on all of it looks again by itself.
     deployment: () =>
       sql<Row>`
-        select shown_blocker(blocker, due_at) as blocker, due_at from launch_orders
-        where deployment_id = ${id} and state not in ('running', 'cancelled', 'terminated', 'failed')
-        order by 1 is null, due_at limit 1`.execute(db),
+        with held as (
+          select shown_blocker(blocker, due_at) as blocker, due_at from launch_orders
+          where deployment_id = ${id} and state not in ('running', 'cancelled', 'terminated', 'failed')
+          order by 1 is null, due_at limit 1),
+        asked as (
+          select shown_blocker(null, due_at) as blocker, due_at, coalesce(waiting_for, 'its ' || kind || ' to begin') as what
+          from deployment_actions where deployment_id = ${id} and state = 'running')
+        select coalesce(held.blocker, asked.blocker) as blocker, coalesce(asked.due_at, held.due_at) as due_at, what
+        from held full join asked on true`.execute(db),
     lease: () =>
       sql<Row>`select shown_blocker(blocker, due_at) as blocker, due_at from leases where id = ${id}`.execute(db),
     // A lane's moment is that of its earliest delivery.

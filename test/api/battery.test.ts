@@ -63,6 +63,8 @@ async function makeOneOfEach(): Promise<void> {
   own.instance_id = (await member.get<Made>('/api/instances')).body.instances[0]!.id
   const action = await member.post<Made>(`/api/instances/${own.instance_id}/actions`, { action: 'terminate' })
   own.action_id = action.body.action.id
+  const of_all = await member.post<Made>(`/api/deployments/${own.deployment_id}/actions`, { action: 'terminate' })
+  own.deployment_action_id = of_all.body.action.id
   const lease = { name: 'l', start_at: 'now', end_at: new Date(Date.now() + 3_600_000).toISOString() }
   own.lease_id = (await member.post<Made>('/api/leases', lease)).body.lease.id
   own.delivery_id = String((await member.get<Made>('/api/deliveries')).body.deliveries[0]!.id)

@@ -39,7 +39,7 @@ const stayFailed = (activity: string) => (seen: Seen) =>
   seen.count('ACTIVITY_TASK_FAILED') > 0 && seen.count('TIMER_FIRED') > 0 && seen.scheduled(activity) > 1
 /** Planning as a local activity failed, and a regular one took over. */
 const planned = (activity: string) => (seen: Seen) => done(seen) && seen.scheduled(activity) > 0
-/** Acts of a lease are found in what its plans answered. */
+/** Acts of leases and deployments are found in what their plans answered. */
 const planning =
   (...words: string[]) =>
   (seen: Seen): boolean =>
@@ -82,6 +82,12 @@ export const WAYS: Readonly<Record<string, Readonly<Record<string, (seen: Seen) 
       seen.scheduled('terminateInstance') > 0,
     'failing-step': stepFailed('terminateInstance'),
     'record-away': planned('planInstance'),
+  },
+  deployment: {
+    plain: planning('**restart**'),
+    terminate: (seen) => planning('**terminate**')(seen) && !seen.mentions('**stop**'),
+    superseded: planning('**stop**', '**terminate**'),
+    'record-away': planned('planDeployment'),
   },
   lease: {
     plain: planning('ACTIVE', 'TERMINATED'),

@@ -10,6 +10,7 @@ const differing =
   }
 
 export const cloudWatch = differing(today.cloudWatch)
+export const deployment = differing(today.deployment)
 export const hookLane = differing(today.hookLane)
 export const hookSender = differing(today.hookSender)
 export const housekeeping = differing(today.housekeeping)

@@ -9,7 +9,16 @@ import type { ActivityInterceptorsFactory } from '@temporalio/worker'
 import { afterAll, beforeAll, test } from 'vitest'
 import { HOUSEKEEPING, WAKE } from '../../domain/workflow-ids.ts'
 import { createFaults, type Injected } from '../support/faults.ts'
-import { actOn, getLease, instancesOf, untilActed, untilInstance, untilLease, untilOrder } from '../support/flow.ts'
+import {
+  actOn,
+  actOnDeployment,
+  getLease,
+  instancesOf,
+  untilActed,
+  untilInstance,
+  untilLease,
+  untilOrder,
+} from '../support/flow.ts'
 import { unique } from '../support/harness.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
@@ -316,6 +325,45 @@ scene('instance', 'record-away', async () => {
   await failing(place, 'planInstance', PLANS_FAILED, () => terminate(place, instance_id))
   await untilInstance(place.project.api, instance_id, ['terminated'])
   return idIs(`instance/${instance_id}`)
+})
+
+// Deployments
+
+/** Three instances of a deployment, and what is asked of all of them. */
+async function deployed(
+  place: Place,
+): Promise<{ id: string; ask: (body: Record<string, unknown>) => Promise<unknown> }> {
+  const { id: order_id, deployment } = await world.order(place.project, { count: 3 })
+  await untilOrder(place.project.api, order_id, ['running'])
+  return { id: deployment.id, ask: (body) => actOnDeployment(place.project.api, deployment.id, body) }
+}
+
+scene('deployment', 'plain', async () => {
+  const { id, ask } = await deployed(await world.place())
+  await ask({ action: 'restart', wave_size: 2 })
+  return idIs(`deployment/${id}`)
+})
+
+scene('deployment', 'terminate', async () => {
+  const { id, ask } = await deployed(await world.place())
+  await ask({ action: 'terminate' })
+  return idIs(`deployment/${id}`)
+})
+
+scene('deployment', 'superseded', async () => {
+  const place = await world.place({ configuration: { stop_latency_ms: 60_000 } })
+  const { id, ask } = await deployed(place)
+  await ask({ action: 'stop', wave_size: 2 })
+  await called(place, 'stop')
+  await ask({ action: 'terminate' })
+  return idIs(`deployment/${id}`)
+})
+
+scene('deployment', 'record-away', async () => {
+  const place = await world.place()
+  const { id, ask } = await deployed(place)
+  await failing(place, 'planDeployment', PLANS_FAILED, () => ask({ action: 'restart', wave_size: 3 }))
+  return idIs(`deployment/${id}`)
 })
 
 // Leases

@@ -55,6 +55,7 @@ const OPEN = `
       where state not in ('running', 'cancelled', 'terminated', 'failed') or due_at is not null
     union all select 'leases' from leases where state not in ('TERMINATED', 'ERROR')
     union all select 'actions' from actions where state in ('queued', 'running')
+    union all select 'deployment actions' from deployment_actions where state = 'running'
     union all select 'instances' from instances where state in ('pending', 'starting', 'stopping', 'terminating')
     union all select 'attempts' from launch_attempts where state in ('open', 'sent', 'unknown')
     union all select 'deliveries' from deliveries where state in ('pending', 'in_flight', 'waiting', 'parked')

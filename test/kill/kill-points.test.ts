@@ -13,7 +13,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import { HOUSEKEEPING } from '../../domain/workflow-ids.ts'
-import { getOrder, instancesOf } from '../support/flow.ts'
+import { actOnDeployment, getOrder, instancesOf } from '../support/flow.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
 import type { ChildConfiguration } from './kill-child.ts'
 
@@ -141,6 +141,14 @@ async function submitLoad(round: number): Promise<void> {
       const [instance] = await instancesOf(api, id)
       for (const action of ['stop', 'start', 'reboot'])
         await api.post(`/api/instances/${instance!.id}/actions`, { action })
+    },
+    async () => {
+      const order = { name: `restarted-${round}`, count: 2, clouds: [second.cloud.name] }
+      const { id, deployment } = await world.order(project, order)
+      while ((await getOrder(api, id)).state !== 'running') await delay(50)
+      await actOnDeployment(api, deployment.id, { action: 'restart', wave_size: 1 })
+      const path = `/api/deployments/${deployment.id}/actions`
+      await world.change(project, 'terminate', id, 'POST', path, { action: 'terminate' })
     },
     async () => {
       const tag = { attempt_id: randomUUID(), installation_id: world.h.service.installation_id }

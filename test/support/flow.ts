@@ -10,6 +10,7 @@ export interface ShownOrder {
   readonly partial: boolean
   readonly counts: Readonly<Record<string, number>>
   readonly blocker: { readonly code: string; readonly reason: string } | null
+  readonly deployment: { readonly id: string }
   readonly sequence: number
 }
 export interface ShownInstance {
@@ -125,4 +126,33 @@ export function untilActed(api: ApiClient, instance_id: string): Promise<ShownAc
     },
     { what: `the actions of ${instance_id} to end`, timeout_ms: SETTLE_TIMEOUT_MS, interval_ms: INTERVAL_MS },
   ) as Promise<ShownAction[]>
+}
+
+export interface ShownDeploymentAction {
+  readonly id: string
+  readonly action: string
+  readonly state: string
+  readonly wave: number
+  readonly counts: Readonly<Record<string, number>>
+  readonly error: { readonly class: string; readonly message: string } | null
+}
+
+export async function actOnDeployment(
+  api: ApiClient,
+  deployment_id: string,
+  body: Record<string, unknown>,
+): Promise<ShownDeploymentAction> {
+  const path = `/api/deployments/${deployment_id}/actions`
+  return (await api.post<{ action: ShownDeploymentAction }>(path, body)).body.action
+}
+
+/** Waits until no action of a deployment is open; they come oldest first. */
+export function untilDeploymentActed(api: ApiClient, deployment_id: string): Promise<ShownDeploymentAction[]> {
+  return waitFor(
+    async () => {
+      const { body } = await api.get<{ actions: ShownDeploymentAction[] }>(`/api/deployments/${deployment_id}/actions`)
+      return body.actions.some(({ state }) => state === 'running') ? null : body.actions.toReversed()
+    },
+    { what: `the actions of ${deployment_id} to end`, timeout_ms: 2 * SETTLE_TIMEOUT_MS, interval_ms: INTERVAL_MS },
+  ) as Promise<ShownDeploymentAction[]>
 }

@@ -121,9 +121,15 @@ export async function startWorld(options: HarnessOptions = {}): Promise<World> {
     },
     async projectOf(workflow_id) {
       const { kind, id } = parseWorkflowId(workflow_id)
-      const table = ({ order: 'launch_orders', instance: 'instances', lease: 'leases', hook: 'hooks' } as const)[
-        kind as 'order'
-      ]
+      const table = (
+        {
+          order: 'launch_orders',
+          instance: 'instances',
+          deployment: 'deployments',
+          lease: 'leases',
+          hook: 'hooks',
+        } as const
+      )[kind as 'order']
       if (!table) return null
       const row = await h.store.db.selectFrom(table).select('project_id').where('id', '=', id).executeTakeFirst()
       return row?.project_id ?? null
@@ -175,6 +181,7 @@ async function openNouns(h: Harness): Promise<Record<string, number>> {
       select 'order ' || state as what from launch_orders where state not in ('running', 'cancelled', 'terminated', 'failed') or due_at is not null
       union all select 'lease ' || state from leases where state not in ('TERMINATED', 'ERROR')
       union all select 'action ' || state from actions where state in ('queued', 'running')
+      union all select 'deployment ' || kind from deployment_actions where state = 'running'
       union all select 'delivery ' || deliveries.state || ', its hook ' || hooks.state || ' with its ' || owner
         from deliveries join hooks on hooks.id = hook_id where deliveries.state in ('pending', 'in_flight', 'waiting')
     ) open group by what`.execute(h.store.db)

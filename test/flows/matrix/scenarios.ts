@@ -5,7 +5,15 @@
 import { expect } from 'vitest'
 import { parseWorkflowId } from '../../../domain/workflow-ids.ts'
 import type { FaultKind, Faults, Injected } from '../../support/faults.ts'
-import { instancesOf, SETTLE_TIMEOUT_MS, untilInstance, untilLease, untilOrder } from '../../support/flow.ts'
+import {
+  actOnDeployment,
+  instancesOf,
+  SETTLE_TIMEOUT_MS,
+  untilDeploymentActed,
+  untilInstance,
+  untilLease,
+  untilOrder,
+} from '../../support/flow.ts'
 import { unique } from '../../support/harness.ts'
 import { waitFor } from '../../support/wait-for.ts'
 import type { Place, World } from '../../support/world.ts'
@@ -70,6 +78,7 @@ const untilSaid = (stage: Stage, workflow_id: string, code: string) =>
 const LISTS: Readonly<Record<string, string>> = {
   order: 'launch-orders',
   instance: 'instances',
+  deployment: 'deployments',
   lease: 'leases',
   hook: 'hooks',
 }
@@ -174,6 +183,28 @@ const actOnInstance: Scenario = async (stage) => {
   injected.lift()
 }
 
+/** A restart of all instances, in two waves; its cancel is the end of the deployment. */
+const planDeployment: Scenario = async (stage) => {
+  const place = await placeOf(stage)
+  const { api } = place.project
+  const { id, deployment } = await stage.world.order(place.project, { count: 3 })
+  await untilOrder(api, id, ['running'])
+  const injected = strikeProject(stage, place, 'planDeployment', async () => {
+    const path = `/api/deployments/${deployment.id}/actions`
+    await stage.world.change(place.project, 'terminate', id, 'POST', path, { action: 'terminate' })
+  })
+  await actOnDeployment(api, deployment.id, { action: 'restart', wave_size: 2 })
+  await untilBlocked(stage, injected, place, `deployment/${deployment.id}`, 'planning_overdue')
+  const acted = await untilDeploymentActed(api, deployment.id)
+  expect(acted.map(({ action, state }) => `${action} ${state}`)).toEqual(
+    isCancel(stage.kind) ? ['restart superseded', 'terminate done'] : ['restart done'],
+  )
+  if (!isCancel(stage.kind)) expect(acted[0]).toMatchObject({ wave: 2, counts: { done: 3 } })
+  await endOrder({ ...stage, kind: 'cancel_after' }, place, id)
+  expect(injected.struck()).toBeGreaterThan(0)
+  injected.lift()
+}
+
 const planLease: Scenario = async (stage) => {
   const place = await placeOf(stage)
   const injected = strikeProject(stage, place, 'planLease', async (id) => {
@@ -265,6 +296,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   planInstance: onInstance('planInstance'),
   terminateInstance: onInstance('terminateInstance'),
   actOnInstance,
+  planDeployment,
   planLease,
   watchCloud,
   planLane: onLane('planLane'),
