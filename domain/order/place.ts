@@ -15,6 +15,7 @@ const REFUSALS = new Set(['capacity', 'quota', 'invalid', 'not_found', 'conflict
 /** Gives items that want an attempt a place at a cloud, or fails them where none is left. */
 export function placeWanting(notes: Notes): void {
   const { view, now } = notes
+  freePlaces(notes)
   const room = Math.max(0, STEPS_MAX - notes.create.size) * BATCH_SIZE
   const refusing = refusingClouds(view, now)
   const placed = new Map<number, ItemView[]>()
@@ -58,6 +59,15 @@ export function placeWanting(notes: Notes): void {
   }
 }
 
+/** What is given up in this decision leaves its place to it. */
+function freePlaces({ view, attempts, free }: Notes): void {
+  const lost = new Set(attempts.filter(({ state }) => state === 'lost').map(({ id }) => id))
+  for (const { id, cloud_id } of view.items.flatMap(({ open }) => open)) {
+    const places = free.get(cloud_id)
+    if (lost.has(id) && places !== undefined) free.set(cloud_id, places + 1)
+  }
+}
+
 const mayGo = (item: ItemView, index: number): boolean => item.cloud_indexes?.includes(index) ?? true
 
 /** Clouds that may be asked at all. */
@@ -66,13 +76,13 @@ const isOpen = (cloud: CloudView): boolean => cloud.enabled && cloud.credential 
 const anyOpen = (view: OrderView, item: ItemView): boolean =>
   view.clouds.some((cloud, index) => isOpen(cloud) && mayGo(item, index))
 
-/** Clouds that refused an item of this order a moment ago. */
+/** Clouds that refused an item of this order a moment ago: where it waits still, or before the one that it went on to. */
 function refusingClouds(view: OrderView, now: number): Set<number> {
   const refusing = new Set<number>()
   for (const item of view.items) {
     const error = item.last_error
     if (error && REFUSALS.has(error.class) && now - Date.parse(error.at) < REFUSAL_MEMORY_MS)
-      refusing.add(item.cloud_index)
+      refusing.add(item.state === 'queued' ? item.cloud_index : item.cloud_index - 1)
   }
   return refusing
 }

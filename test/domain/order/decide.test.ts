@@ -101,6 +101,20 @@ describe('forward', () => {
     expect(decision.open.map((open) => open.cloud_id)).toEqual(['west', 'west'])
   })
 
+  test('also when that item has gone on: the cloud it went to is not taken for the one that refused', () => {
+    const gone_on = item('a', {
+      state: 'creating',
+      cloud_index: 1,
+      attempts: 2,
+      last_error: refused('capacity'),
+      open: [attempt('x', { cloud_id: 'west', state: 'sent', sends: 1 })],
+    })
+    const three = { clouds: [cloud('east'), cloud('west'), cloud('south')] }
+    expect(decideOrder(order([gone_on, item('b')], three), NOW).open).toMatchObject([
+      { item_id: 'b', cloud_id: 'west' },
+    ])
+  })
+
   test('refused by all clouds, policy all: the order compensates and the item is failed', () => {
     const decision = decideOrder(
       order([running('a'), item('b', { cloud_index: 1, attempts: 2, last_error: refused('capacity') })]),
@@ -226,6 +240,13 @@ describe('forward', () => {
       open: [{ item_id: 'a' }],
       blocker: { code: 'allocation_exhausted' },
     })
+  })
+
+  test('the place of an attempt that is given up is there for the next', () => {
+    const unknown = attempt('x', { state: 'unknown', sends: 1, settle_at: NOW })
+    const given_up = item('a', { state: 'creating', attempts: 1, open: [unknown] })
+    const view = order([given_up], { clouds: [cloud('east', { free: 0 })] })
+    expect(decideOrder(view, NOW)).toMatchObject({ open: [{ item_id: 'a', cloud_id: 'east' }], blocker: null })
   })
 
   test('a surplus machine of a settled order is deleted, and the order stays as it is', () => {
