@@ -28,24 +28,17 @@ export function undoItem(notes: Notes, item: ItemView): void {
             gone: false,
             reason: 'not answered when it was withdrawn',
           })
-          notes.due.push(Math.max(attempt.settle_at ?? now, now))
+          awaitSilence(notes, attempt)
         }
         break
       }
-      case 'unknown': {
-        const settle_at = attempt.settle_at ?? now
-        if (settle_at > now) {
+      case 'unknown':
+        if ((attempt.settle_at ?? now) > now) {
           waiting = true
-          notes.due.push(settle_at)
-          notes.blockers.push({
-            code: 'undo_unconfirmed',
-            reason: `cloud ${cloud.name} has not answered a create; its machine would be deleted when it shows up`,
-            next_try_at: settle_at,
-          })
+          awaitSilence(notes, attempt)
         } else
           notes.attempts.push({ id: attempt.id, state: 'lost', gone: false, reason: 'no machine until it settled' })
         break
-      }
       default:
         if (attempt.provider_id === null) break // lost and settled: watched, but nothing to wait for
         waiting = true
@@ -70,6 +63,18 @@ export function undoItem(notes: Notes, item: ItemView): void {
   const ran = item.state === 'running' || item.state === 'terminated'
   if (item.state !== 'cancelled' && item.state !== 'terminated') endItem(notes, item, ran ? 'terminated' : 'cancelled')
   else if (item.instance_state !== 'terminated' && item.instance_state !== 'failed') endItem(notes, item, item.state)
+}
+
+/** No machine of an unanswered attempt is known: until it settled, one may show up. */
+function awaitSilence(notes: Notes, attempt: AttemptView): void {
+  const cloud = notes.view.clouds.find((c) => c.id === attempt.cloud_id)!
+  const settle_at = Math.max(attempt.settle_at ?? notes.now, notes.now)
+  notes.due.push(settle_at)
+  notes.blockers.push({
+    code: 'undo_unconfirmed',
+    reason: `cloud ${cloud.name} has not answered a create; its machine would be deleted when it shows up`,
+    next_try_at: settle_at,
+  })
 }
 
 /** Groups machines to delete by cloud; what has a batch keeps it. Where they may not be deleted, that is what blocks. */

@@ -364,6 +364,16 @@ describe('backward', () => {
     expect(decision.due_at).toBe(NOW - 100 + 5_000 + 2_000)
   })
 
+  test('what was being sent when its worker was lost counts as unanswered, and says so at once', () => {
+    const sent = attempt('x', { state: 'sent', sends: 1, sent_at: NOW - 7_000, settle_at: NOW + 9_000 })
+    const decision = decideOrder(order([item('a', { state: 'creating', attempts: 1, open: [sent] })], cancel), NOW)
+    expect(decision).toMatchObject({
+      attempts: [{ id: 'x', state: 'unknown' }],
+      blocker: { code: 'undo_unconfirmed', next_try_at: NOW + 9_000 },
+      due_at: NOW + 9_000,
+    })
+  })
+
   test('an unanswered create ends only after it settled', () => {
     const unknown = (settle_at: number) =>
       order(
