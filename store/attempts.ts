@@ -163,7 +163,7 @@ async function storeError(trx: Trx, attempt: AttemptRow, error: NonNullable<Send
     })
     .where('id', '=', attempt.id)
     .execute()
-  if (error.class === 'auth' && attempt.credential_id) await refuseCredential(trx, attempt.credential_id, kept.message)
+  if (error.class === 'auth' && attempt.credential_id) await refuseCredential(trx, attempt.credential_id, kept)
   if (next.state !== 'lost') return
   await releaseClaims(trx, [attempt.id])
   await trx

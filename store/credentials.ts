@@ -6,7 +6,7 @@ import { type Kysely, type Selectable, sql } from 'kysely'
 import { DomainError } from '../domain/errors.ts'
 import type { Cause } from '../domain/record.ts'
 import { leave, type Store, type Trx, write } from './database.ts'
-import { recordEvents } from './events.ts'
+import { lastEventId, recordEvents } from './events.ts'
 import type { Caller } from './orders.ts'
 import type { CredentialsTable, Tables } from './tables.ts'
 
@@ -123,7 +123,11 @@ async function wakeHeld(trx: Trx, credential_id: string): Promise<void> {
 }
 
 /** Its cloud does not take it: noted once, and nothing more is asked with it until it is replaced. */
-export async function refuseCredential(trx: Trx, id: string, reason: string): Promise<void> {
+export async function refuseCredential(
+  trx: Trx,
+  id: string,
+  answer: { readonly message: string; readonly at: string },
+): Promise<void> {
   const after = await trx
     .updateTable('credentials')
     .set({ refused_at: sql<Date>`record_now()`, sequence: sql<number>`sequence + 1` })
@@ -132,12 +136,18 @@ export async function refuseCredential(trx: Trx, id: string, reason: string): Pr
     .where('sealed', 'is not', null)
     .returningAll()
     .executeTakeFirst()
-  if (after) await tell(trx, after, 'credential.refused', { rule: 'refused_by_cloud', reason })
+  if (!after) return
+  const evidence = { observed_at: answer.at }
+  await tell(trx, after, 'credential.refused', { rule: 'refused_by_cloud', reason: answer.message, evidence })
 }
 
 /** The same in a transaction of its own. */
-export function noteRefused(store: Store, id: string, reason: string): Promise<void> {
-  return write(store, (trx) => refuseCredential(trx, id, reason))
+export function noteRefused(
+  store: Store,
+  id: string,
+  answer: { readonly message: string; readonly at: string },
+): Promise<void> {
+  return write(store, (trx) => refuseCredential(trx, id, answer))
 }
 
 /** Erases a credential. Throws `conflict` while something of an order goes by it. */
@@ -187,8 +197,11 @@ export async function eraseEnded(trx: Trx): Promise<void> {
       and not exists (select from instances where instances.order_id = credentials.order_id
         and instances.state not in ('terminated', 'failed', 'missing'))
     order by credentials.id limit ${ERASED_AT_ONCE} for no key update of credentials`.execute(trx)
-  for (const { id, order_id } of rows)
-    await erase(trx, id, { rule: 'order_over', reason: `order ${order_id} is over and none of its machines is left` })
+  for (const { id, order_id } of rows) {
+    const event = await lastEventId(trx, 'order', order_id)
+    const reason = `order ${order_id} is over and none of its machines is left`
+    await erase(trx, id, { rule: 'order_over', reason, ...(event ? { event } : {}) })
+  }
 }
 
 /** State of a credential as readers see it. */

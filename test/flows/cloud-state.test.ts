@@ -1,7 +1,7 @@
 /** A caller of Cloud State from launch to end: what reaches the cloud, and what reaches its callbacks. */
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { SETTLE_TIMEOUT_MS } from '../support/flow.ts'
+import { SETTLE_TIMEOUT_MS, untilOrder } from '../support/flow.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
@@ -159,8 +159,7 @@ test('an order that is cancelled keeps what runs and gives up what does not', as
   await place.project.api.delete(order.href, { expect: 202 })
   await until(never, 'terminated')
   expect((await read(up)).state).toBe('running')
-  const { body } = await place.project.api.get<{ launch_order: { state: string; partial: boolean } }>(order.href)
-  expect(body.launch_order).toMatchObject({ state: 'running', partial: true })
+  expect(await untilOrder(place.project.api, order.id, ['running'])).toMatchObject({ partial: true })
   await place.project.api.delete(order.href, { expect: 409 })
   await place.project.api.delete(`${order.href}?terminate=true`, { expect: 202 })
   await until(up, 'terminated')

@@ -130,20 +130,17 @@ export function firstAttempts(ledger: readonly Received[]): Map<string, number[]
 const isAccepted = (entry: Received): boolean => entry.status >= 200 && entry.status <= 299
 
 function record(request: IncomingMessage, body: Buffer, at_ms: number, secrets: readonly string[]): Received {
-  const event = JSON.parse(body.toString('utf8')) as {
-    id: string
-    type: string
-    data: { resource_type: string; resource_id: string; sequence: number }
-  }
+  const said = (name: string) => String(request.headers[name] ?? '')
   return {
     at_ms,
     path: request.url ?? '',
     headers: request.headers,
     body,
-    event_id: event.id,
-    type: event.type,
-    resource: `${event.data.resource_type}/${event.data.resource_id}`,
-    sequence: event.data.sequence,
+    // By the headers, which every format has.
+    event_id: said('webhook-id'),
+    type: said('hook-event-type'),
+    resource: said('hook-resource'),
+    sequence: Number(said('hook-sequence')),
     attempt: Number(request.headers['hook-attempt']),
     verified: secrets.length ? secrets.some((secret) => verifies(secret, body, request.headers)) : null,
     status: 0,
