@@ -18,7 +18,7 @@ import {
   StaleWatcher,
   watchLoad,
 } from '../store/watch.ts'
-import type { Clouds } from './clouds.ts'
+import { attemptError, type Clouds } from './clouds.ts'
 import { beat } from './instances.ts'
 
 /** One run of the activity; the workflow starts it again. */
@@ -103,7 +103,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
       await look(cloud, account, await clouds.provider(cloud, account), signal)
     } catch (error) {
       if (!(error instanceof ProviderError)) throw error
-      if (error.class === 'auth') await noteRefused(store, account, error.message)
+      if (error.class === 'auth') await noteRefused(store, account, attemptError(error, new Date()))
     }
   }
 
