@@ -129,7 +129,7 @@ test('one machine, all dialects: made here, seen and stopped elsewhere, ended he
   await untilTold(uuid, 'stopped')
   await api.post(`${href}/actions`, { action: 'start' })
   await untilTold(uuid, 'running')
-  await api.delete(`${href}?terminate=true`, { expect: 202 })
+  await world.change(place.project, 'terminate', id, 'DELETE', `${href}?terminate=true`)
   await untilTold(uuid, 'terminated')
   expect(statesOf(uuid)).toEqual(expect.arrayContaining(['running', 'stopped', 'stopping', 'terminated']))
   await api.delete(href, { expect: 204 })
@@ -161,7 +161,7 @@ test('an order that is cancelled keeps what runs and gives up what does not', as
   expect((await read(up)).state).toBe('running')
   expect(await untilOrder(place.project.api, order.id, ['running'])).toMatchObject({ partial: true })
   await place.project.api.delete(order.href, { expect: 409 })
-  await place.project.api.delete(`${order.href}?terminate=true`, { expect: 202 })
+  await world.change(place.project, 'terminate', order.id, 'DELETE', `${order.href}?terminate=true`)
   await until(up, 'terminated')
 })
 
