@@ -24,4 +24,10 @@ export interface Machine {
   readonly public_addresses: readonly string[]
   readonly private_addresses: readonly string[]
   readonly created_at: string | null
+  /** What else its provider tells of it, in the provider's names; left out: nothing. */
+  readonly name?: string | null
+  readonly size?: string | null
+  readonly image?: string | null
+  /** The installation it is tagged with. */
+  readonly installation_id?: string | null
 }

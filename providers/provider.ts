@@ -6,11 +6,16 @@ import type { Machine, MachineState } from '../domain/machine.ts'
 
 export type { Machine, MachineState }
 
-/** What a create asks for. Size and image are the provider's names, mapped already. */
-export interface CreateMachine {
-  /** Tag and, where the provider has them, idempotency token. */
+/** Whose a machine is, as its tags say. */
+export interface Owner {
   readonly attempt_id: string
   readonly installation_id: string
+}
+
+/** What a create asks for. Size and image are the provider's names, mapped already. */
+export interface CreateMachine extends Owner {
+  /** Tag and, where the provider has them, idempotency token. */
+  readonly attempt_id: string
   readonly name: string
   readonly size: string
   readonly image: string
@@ -34,6 +39,8 @@ export interface Capabilities {
   readonly idempotency_tokens: boolean
   /** Machines carry tags and can be listed by them. */
   readonly tags: boolean
+  /** A machine that is there already can be given our tags, and lose them. */
+  readonly adoption: boolean
   /** After this long past the last possible send, an unanswered create can be taken as never carried out. */
   readonly settle_ms: number
   /** A list may be this much older than its answer. */
@@ -89,6 +96,10 @@ export interface Provider {
   reboot(provider_id: string, kind: RebootKind, signal: AbortSignal): Promise<void>
   /** Returns when deletion was triggered; `not_found` once it is gone. Callers repeat until `not_found`. */
   delete(provider_id: string, signal: AbortSignal): Promise<void>
+  /** Gives a machine our tags, whoever made it: from now on it is listed as ours. Again is the same. */
+  adopt(provider_id: string, owner: Owner, signal: AbortSignal): Promise<void>
+  /** Takes our tags off a machine: it lives on and is not listed as ours any more. Again is the same. */
+  release(provider_id: string, signal: AbortSignal): Promise<void>
   consoleLog(provider_id: string, signal: AbortSignal): Promise<string>
   sizes(signal: AbortSignal): Promise<readonly Size[]>
   images(signal: AbortSignal): Promise<readonly Named[]>

@@ -143,6 +143,8 @@ export const VERBS = [
   'stop',
   'reboot',
   'delete',
+  'tag',
+  'untag',
   'console',
   'sizes',
   'images',

@@ -29,7 +29,7 @@ export function appendLedger(
 export function appendMachineChange(
   store: Store,
   machine: MachineRow,
-  change: 'created' | 'state' | 'gone' | 'vanished' | 'forgotten',
+  change: 'created' | 'state' | 'tagged' | 'gone' | 'vanished' | 'forgotten',
   why: string,
   request_seq: number | null,
 ): void {

@@ -5,7 +5,7 @@ import type { Latency } from './configuration.ts'
 import { appendLedger, appendMachineChange } from './ledger.ts'
 import type { AnsweredClass, SimulatedState } from './presentation.ts'
 import { draw, drawLatency } from './random.ts'
-import type { BootOutcome, Command, Due, MachineRow } from './records.ts'
+import type { BootOutcome, Command, Due, MachineRow, MachineVerb } from './records.ts'
 import type { Cloud, World } from './world.ts'
 
 export type Outcome =
@@ -14,9 +14,17 @@ export type Outcome =
 
 /** Carries out a write, all or nothing. What it returns is on file. */
 export function carryOut(world: World, cloud: Cloud, command: Command): Outcome {
-  return world.store.transaction(() =>
-    command.verb === 'create' ? createMachine(world, cloud, command) : changeMachine(world, cloud, command),
-  )
+  return world.store.transaction(() => {
+    switch (command.verb) {
+      case 'create':
+        return createMachine(world, cloud, command)
+      case 'tag':
+      case 'untag':
+        return changeTags(world, cloud, command)
+      default:
+        return changeMachine(world, cloud, command)
+    }
+  })
 }
 
 function createMachine(world: World, cloud: Cloud, command: Extract<Command, { verb: 'create' }>): Outcome {
@@ -95,7 +103,23 @@ function roundRobin(places: readonly { readonly name: string }[], number: number
   return places[(number - 1) % places.length]?.name ?? null
 }
 
-function changeMachine(world: World, cloud: Cloud, command: Exclude<Command, { verb: 'create' }>): Outcome {
+function changeTags(world: World, cloud: Cloud, command: Extract<Command, { verb: 'tag' | 'untag' }>): Outcome {
+  const machine = world.store.machine(cloud.name, command.machine_id)
+  if (!machine?.listed) return { refused: 'not_found' }
+  if (!cloud.configuration.tags) return { refused: 'invalid', message: 'This cloud has no tags.' }
+  const before = JSON.parse(machine.tags) as Record<string, string>
+  const after =
+    command.verb === 'tag'
+      ? { ...before, ...command.tags }
+      : Object.fromEntries(Object.entries(before).filter(([key]) => !command.keys.includes(key)))
+  const changed = { ...machine, tags: JSON.stringify(after) }
+  if (changed.tags === machine.tags) return { machine }
+  world.store.updateMachine(cloud.name, machine.id, { tags: changed.tags })
+  appendMachineChange(world.store, changed, 'tagged', command.verb, command.request_seq)
+  return { machine: changed }
+}
+
+function changeMachine(world: World, cloud: Cloud, command: Extract<Command, { verb: MachineVerb }>): Outcome {
   const { verb, request_seq } = command
   const machine = world.store.machine(cloud.name, command.machine_id)
   if (!machine?.listed) return { refused: 'not_found' }

@@ -11,6 +11,7 @@ import { consoleText, listMachines, showMachine, type TagFilter } from './view.t
 import { type Environment, type Reply, refusal, type WireContext } from './wire.ts'
 import type { Cloud, World } from './world.ts'
 
+const TAG_KEY = /^[\w.-]+$/
 const createRequest = z.object({
   name: z.string().min(1).max(255),
   size: z.string(),
@@ -20,6 +21,7 @@ const createRequest = z.object({
   extra: z.record(z.string(), z.unknown()).nullish(),
   tags: z.record(z.string(), z.string()).default({}),
 })
+const tagRequest = z.object({ tags: z.record(z.string().regex(TAG_KEY), z.string()) })
 const rebootRequest = z.object({ kind: z.enum(['soft', 'hard']).default('soft') })
 
 /** Routes of the data API. */
@@ -67,6 +69,16 @@ export function machineRoutes(world: World): Hono<Environment> {
   routes.post('/:cloud/machines/:id/stop', (context) => change(context, 'stop'))
   routes.post('/:cloud/machines/:id/reboot', (context) => change(context, 'reboot'))
   routes.delete('/:cloud/machines/:id', (context) => change(context, 'delete'))
+  for (const [method, verb] of [
+    ['PUT', 'tag'],
+    ['DELETE', 'untag'],
+  ] as const) {
+    routes.on(method, '/:cloud/machines/:id/tags', (context) =>
+      handleCall(world, context, verb, (cloud, body, request_seq) =>
+        prepareTags(world, cloud, context, verb, body, request_seq),
+      ),
+    )
+  }
 
   for (const verb of ['sizes', 'images', 'realms', 'hosts'] as const) {
     routes.get(`/:cloud/${verb}`, (context) =>
@@ -122,7 +134,7 @@ function prepareList(world: World, cloud: Cloud, context: WireContext): Call | R
   const tag = context.req.query('tag')
   const colon = tag?.indexOf(':') ?? -1
   const filter: TagFilter | null = tag && colon > 0 ? { key: tag.slice(0, colon), value: tag.slice(colon + 1) } : null
-  if (tag && (!filter || !/^[\w.-]+$/.test(filter.key))) return refusal(cloud, 'invalid', 'A tag is written key:value.')
+  if (tag && (!filter || !TAG_KEY.test(filter.key))) return refusal(cloud, 'invalid', 'A tag is written key:value.')
   const cursor = context.req.query('cursor')
   if (cursor && !/^\d{1,15}$/.test(cursor)) return refusal(cloud, 'invalid', 'This cursor is not one of ours.')
   return {
@@ -166,6 +178,25 @@ function prepareChange(
     subject: subjectOf(world, cloud, verb, machine_id),
     perform: { verb, request_seq, machine_id, hard: parsed.data.kind === 'hard' },
   }
+}
+
+function prepareTags(
+  world: World,
+  cloud: Cloud,
+  context: WireContext,
+  verb: 'tag' | 'untag',
+  body: string,
+  request_seq: number,
+): Call | Reply {
+  const machine_id = context.req.param('id') ?? ''
+  const subject = subjectOf(world, cloud, verb, machine_id)
+  if (verb === 'untag') {
+    const keys = context.req.queries('key') ?? []
+    return { subject, perform: { verb, request_seq, machine_id, keys } }
+  }
+  const parsed = tagRequest.safeParse(parseJson(body))
+  if (!parsed.success) return refusal(cloud, 'invalid', z.prettifyError(parsed.error))
+  return { subject, perform: { verb, request_seq, machine_id, tags: parsed.data.tags } }
 }
 
 function subjectOf(world: World, cloud: Cloud, verb: Verb, machine_id: string): Subject {

@@ -9,6 +9,7 @@ import { ATTEMPT_TAG, INSTALLATION_TAG, TOKEN_HEADER } from './tags.ts'
 const settingsSchema = z.object({
   idempotency_tokens: z.boolean().default(false),
   tags: z.boolean().default(true),
+  adoption: z.boolean().default(true),
   settle_ms: z.number().min(0).default(10_000),
   list_lag_ms: z.number().min(0).default(0),
   call_timeout_ms: z.number().int().min(1).default(5_000),
@@ -26,6 +27,9 @@ export interface SimulatedProviderOptions {
 
 const wireMachine = z.object({
   id: z.string().min(1),
+  name: z.string().nullable().default(null),
+  size: z.string().nullable().default(null),
+  image: z.string().nullable().default(null),
   raw_state: z.string(),
   detail: z.string().nullable(),
   tags: z.record(z.string(), z.string()),
@@ -56,7 +60,8 @@ export function createSimulatedProvider(options: SimulatedProviderOptions): Prov
   if (!/^https?:$/.test(URL.parse(options.endpoint)?.protocol ?? '')) {
     throw new ProviderError('invalid', 'The endpoint of the cloud is not an address.')
   }
-  const capabilities: Capabilities = parsed.data
+  const { tags, adoption } = parsed.data
+  const capabilities: Capabilities = { ...parsed.data, adoption: adoption && tags }
   const endpoint = options.endpoint.replace(/\/+$/, '')
   const credential = options.credential ?? null
   const secrets = credential === null ? [] : [credential]
@@ -126,6 +131,16 @@ export function createSimulatedProvider(options: SimulatedProviderOptions): Prov
       // Some providers go on showing a machine that is gone; for the contract it is not there any more.
       if (machineOf(machine).state === 'terminated') throw new ProviderError('not_found', 'The machine is gone.')
     },
+    async adopt(provider_id, { attempt_id, installation_id }, signal) {
+      if (!capabilities.adoption) throw unsupported('tags for machines that are there already')
+      const body = { tags: { [INSTALLATION_TAG]: installation_id, [ATTEMPT_TAG]: attempt_id } }
+      await send('adopt', 'PUT', `${machinePath(provider_id)}/tags`, oneMachine, signal, { body })
+    },
+    async release(provider_id, signal) {
+      if (!capabilities.adoption) throw unsupported('tags to be taken off')
+      const keys = [INSTALLATION_TAG, ATTEMPT_TAG].map((key) => `key=${key}`).join('&')
+      await send('release', 'DELETE', `${machinePath(provider_id)}/tags?${keys}`, oneMachine, signal)
+    },
     async consoleLog(provider_id, signal) {
       if (!capabilities.console_log) throw unsupported('console log')
       return (await send('consoleLog', 'GET', `${machinePath(provider_id)}/console`, consoleText, signal)).text
@@ -155,6 +170,10 @@ function machineOf(wire: z.output<typeof wireMachine>): Machine {
     public_addresses: wire.public_addresses,
     private_addresses: wire.private_addresses,
     created_at: wire.created_at,
+    name: wire.name,
+    size: wire.size,
+    image: wire.image,
+    installation_id: wire.tags[INSTALLATION_TAG] ?? null,
   }
 }
 

@@ -54,6 +54,19 @@ export type Command =
       readonly machine_id: string
       readonly hard: boolean
     }
+  | {
+      readonly verb: 'tag'
+      readonly request_seq: number
+      readonly machine_id: string
+      /** Added to those it has. */
+      readonly tags: Readonly<Record<string, string>>
+    }
+  | {
+      readonly verb: 'untag'
+      readonly request_seq: number
+      readonly machine_id: string
+      readonly keys: readonly string[]
+    }
 
 /** What happens by itself later; on file, so that a restart changes nothing. */
 export type Due =

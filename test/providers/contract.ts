@@ -122,6 +122,39 @@ export function describeProviderContract(name: string, open: () => Promise<Contr
       expect(await listAll(provider, `stranger-${ulid()}`)).toEqual([])
     })
 
+    test('a machine is adopted and released: listed as ours in between, and alive all the time', async () => {
+      const { size, image } = subject
+      const stranger = { attempt_id: ulid(), installation_id: `stranger-${ulid()}` }
+      const made = await provider.create({ ...stranger, name: `m-${stranger.attempt_id}`, size, image }, signal())
+      const { provider_id } = made
+      const owner = { attempt_id: ulid(), installation_id }
+      if (!provider.capabilities.adoption) {
+        await expectClass(provider.adopt(provider_id, owner, signal()), 'invalid')
+        await expectClass(provider.release(provider_id, signal()), 'invalid')
+        return
+      }
+      const untilListed = (installation: string, attempt_id: string | null) =>
+        waitFor(
+          async () => {
+            const listed = (await listAll(provider, installation)).find(
+              (machine) => machine.provider_id === provider_id,
+            )
+            return (listed?.attempt_id ?? null) === attempt_id
+          },
+          { what: `${provider_id} to be listed for ${attempt_id}`, timeout_ms: subject.patience_ms },
+        )
+      await untilListed(stranger.installation_id, stranger.attempt_id)
+      for (let times = 0; times < 2; times += 1) await provider.adopt(provider_id, owner, signal())
+      await untilListed(installation_id, owner.attempt_id)
+      await untilListed(stranger.installation_id, null)
+      expect(await provider.get(provider_id, signal())).toMatchObject(owner)
+      for (let times = 0; times < 2; times += 1) await provider.release(provider_id, signal())
+      await untilListed(installation_id, null)
+      const free = await reaches(provider_id, 'running')
+      expect(free).toMatchObject({ attempt_id: null, installation_id: null })
+      await deleteUntilGone(provider, provider_id, subject.patience_ms)
+    })
+
     test('a machine stops, starts and reboots', async () => {
       const { provider_id } = await create()
       await reaches(provider_id, 'running')
@@ -164,6 +197,9 @@ export function describeProviderContract(name: string, open: () => Promise<Contr
       await expectClass(provider.stop(stranger, signal()), 'not_found')
       await expectClass(provider.reboot(stranger, 'soft', signal()), 'not_found')
       await expectClass(provider.delete(stranger, signal()), 'not_found')
+      if (!provider.capabilities.adoption) return
+      await expectClass(provider.adopt(stranger, { attempt_id: ulid(), installation_id }, signal()), 'not_found')
+      await expectClass(provider.release(stranger, signal()), 'not_found')
     })
 
     test('a size the cloud does not have is invalid, and makes nothing', async () => {

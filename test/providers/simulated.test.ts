@@ -70,6 +70,26 @@ describe('the simulated cloud', () => {
     await expectClass(stranger.create(machine(), signal()), 'invalid')
   })
 
+  test('tags that change are told in the ledger with the life of their machine', async () => {
+    const provider = await open()
+    const { provider_id } = await provider.create(machine(), signal())
+    await provider.adopt(provider_id, { attempt_id: 'another', installation_id }, signal())
+    await provider.adopt(provider_id, { attempt_id: 'another', installation_id }, signal())
+    await provider.release(provider_id, signal())
+    const told = (await cloud.ledger()).filter(({ change }) => change === 'tagged')
+    expect(told).toMatchObject([
+      {
+        machine_id: provider_id,
+        why: 'tag',
+        tags: { holdfast_attempt: 'another', holdfast_installation: installation_id },
+      },
+      { machine_id: provider_id, why: 'untag', tags: {} },
+    ])
+    await cloud.fault({ match: { verb: 'tag' }, times: 1, effect: { kind: 'lost_reply' } })
+    await expectClass(provider.adopt(provider_id, { attempt_id: 'late', installation_id }, signal()), 'lost_reply')
+    expect(await provider.get(provider_id, signal())).toMatchObject({ attempt_id: 'late' })
+  })
+
   test('a token used for another request is refused', async () => {
     await open({ presents_as: 'aws' })
     const provider = cloud.provider({ idempotency_tokens: true })
