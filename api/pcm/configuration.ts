@@ -77,21 +77,18 @@ export function openConfiguration(needs: ConfigurationNeeds): ConfigurationDirec
     return configuration!
   }
 
-  let running: Promise<Configuration> | undefined
+  /** One look at a time. One that has begun may have passed what changed just now: who comes then shares the next. */
+  let last: Promise<unknown> = Promise.resolve()
   let next: Promise<Configuration> | undefined
+  const begin = (): Promise<Configuration> => {
+    next = undefined
+    return look()
+  }
   const current = (): Promise<Configuration> => {
-    if (!running) {
-      running = look().finally(() => {
-        running = undefined
-      })
-      return running
+    if (!next) {
+      next = last.then(begin, begin)
+      last = next
     }
-    // A look that has begun may have passed what changed just now: whoever comes meanwhile shares the one after it.
-    const after = () => {
-      next = undefined
-      return current()
-    }
-    next ??= running.then(after, after)
     return next
   }
   return { current }
