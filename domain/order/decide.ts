@@ -76,8 +76,10 @@ function countStates(after: ReadonlyMap<string, ItemState>): {
 
 /** True when the policy cannot be met any more. A settled order is past its policy: what dies later makes it partial. */
 function mustCompensate(view: OrderView, after: ReadonlyMap<string, ItemState>): boolean {
-  if (view.state === 'running' || view.settled || view.wish === 'withdraw') return false
+  if (view.state === 'running' || view.settled) return false
   const { failed, running, pending } = countStates(after)
+  // Withdrawn, it is content with what runs; where nothing does, what ran and died has no order to be kept for.
+  if (view.wish === 'withdraw') return failed > 0 && running + pending === 0
   switch (view.policy) {
     case 'all':
       return failed > 0

@@ -76,13 +76,13 @@ const isOpen = (cloud: CloudView): boolean => cloud.enabled && cloud.credential 
 const anyOpen = (view: OrderView, item: ItemView): boolean =>
   view.clouds.some((cloud, index) => isOpen(cloud) && mayGo(item, index))
 
-/** Clouds that refused an item of this order a moment ago: where it waits still, or before the one that it went on to. */
+/** Clouds that refused an item of this order a moment ago: that it waits or failed at, or before the one that it went on to. */
 function refusingClouds(view: OrderView, now: number): Set<number> {
   const refusing = new Set<number>()
   for (const item of view.items) {
     const error = item.last_error
     if (error && REFUSALS.has(error.class) && now - Date.parse(error.at) < REFUSAL_MEMORY_MS)
-      refusing.add(item.state === 'queued' ? item.cloud_index : item.cloud_index - 1)
+      refusing.add(item.state === 'queued' || item.state === 'failed' ? item.cloud_index : item.cloud_index - 1)
   }
   return refusing
 }

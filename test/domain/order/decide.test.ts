@@ -110,9 +110,10 @@ describe('forward', () => {
       open: [attempt('x', { cloud_id: 'west', state: 'sent', sends: 1 })],
     })
     const three = { clouds: [cloud('east'), cloud('west'), cloud('south')] }
-    expect(decideOrder(order([gone_on, item('b')], three), NOW).open).toMatchObject([
-      { item_id: 'b', cloud_id: 'west' },
-    ])
+    const west = [{ item_id: 'b', cloud_id: 'west' }]
+    expect(decideOrder(order([gone_on, item('b')], three), NOW).open).toMatchObject(west)
+    const failed = item('a', { state: 'failed', attempts: 1, last_error: refused('quota'), instance_state: 'failed' })
+    expect(decideOrder(order([failed, item('b')], { policy: 'any', ...three }), NOW).open).toMatchObject(west)
   })
 
   test('refused by all clouds, policy all: the order compensates and the item is failed', () => {
@@ -334,6 +335,16 @@ describe('withdrawn', () => {
     expect(failed).toMatchObject({ state: 'running', partial: true, undo: [], items: [{ id: 'b', state: 'failed' }] })
     const after = decideOrder(order([running('a'), { ...died, state: 'failed' }], settled), NOW)
     expect(after).toMatchObject({ state: 'running', undo: [], instances: [], done: true })
+  })
+
+  test('with nothing left but what died before the order settled, that is undone', () => {
+    const died = item('b', { state: 'running', attempts: 1, instance_state: 'failed', open: [won('b')] })
+    const over = item('c', { state: 'cancelled', instance_state: 'terminated' })
+    const view = order([died, over], { wish: 'withdraw' })
+    expect(decideOrder(view, NOW)).toMatchObject({ state: 'compensating', due_at: NOW, done: false })
+    const failed = { ...died, state: 'failed' as const }
+    const undoing = decideOrder({ ...view, state: 'compensating', items: [failed, over] }, NOW)
+    expect(undoing).toMatchObject({ undo: [{ attempt_id: 'won-b' }], done: false })
   })
 
   test('with nothing that runs it is cancelled', () => {
