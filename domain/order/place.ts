@@ -53,7 +53,7 @@ export function placeWanting(notes: Notes): void {
           batch,
         })
         addCreate(notes, { batch, cloud_id: cloud.id })
-        setItem(notes, item, 'creating', { cloud_index: index, next_attempt_at: null })
+        setItem(notes, item, 'creating', { cloud_index: index, next_attempt_at: null, ...errorOf(view, item, index) })
       }
     }
   }
@@ -76,15 +76,22 @@ const isOpen = (cloud: CloudView): boolean => cloud.enabled && cloud.credential 
 const anyOpen = (view: OrderView, item: ItemView): boolean =>
   view.clouds.some((cloud, index) => isOpen(cloud) && mayGo(item, index))
 
-/** Clouds that refused an item of this order a moment ago: that it waits or failed at, or before the one that it went on to. */
+/** Clouds that refused an item of this order a moment ago. */
 function refusingClouds(view: OrderView, now: number): Set<number> {
   const refusing = new Set<number>()
-  for (const item of view.items) {
-    const error = item.last_error
-    if (error && REFUSALS.has(error.class) && now - Date.parse(error.at) < REFUSAL_MEMORY_MS)
-      refusing.add(item.state === 'queued' || item.state === 'failed' ? item.cloud_index : item.cloud_index - 1)
+  for (const { last_error, cloud_index } of view.items) {
+    if (!last_error || !REFUSALS.has(last_error.class) || now - Date.parse(last_error.at) >= REFUSAL_MEMORY_MS) continue
+    const named = view.clouds.findIndex(({ name }) => name === last_error.evidence?.cloud)
+    refusing.add(named < 0 ? cloud_index : named)
   }
   return refusing
+}
+
+/** An item that goes on to another cloud keeps its error, which from then on names the cloud that it came from. */
+function errorOf(view: OrderView, { last_error, cloud_index }: ItemView, index: number): { error?: AttemptError } {
+  const cloud = view.clouds[cloud_index]?.name
+  if (!last_error || index === cloud_index || last_error.evidence?.cloud) return {}
+  return { error: { ...last_error, evidence: { ...last_error.evidence, cloud } } }
 }
 
 /** Index of the cloud for the next attempt; `none`: all were tried; `wait`: our own allocation is full. */

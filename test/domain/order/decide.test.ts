@@ -102,17 +102,15 @@ describe('forward', () => {
   })
 
   test('also when that item has gone on: the cloud it went to is not taken for the one that refused', () => {
-    const gone_on = item('a', {
-      state: 'creating',
-      cloud_index: 1,
-      attempts: 2,
-      last_error: refused('capacity'),
-      open: [attempt('x', { cloud_id: 'west', state: 'sent', sends: 1 })],
-    })
     const three = { clouds: [cloud('east'), cloud('west'), cloud('south')] }
+    const first = item('a', { attempts: 1, last_error: refused('capacity') })
+    const [going_on] = decideOrder(order([first], three), NOW).items
+    expect(going_on).toMatchObject({ cloud_index: 1, error: { class: 'capacity', evidence: { cloud: 'east' } } })
+    const gone_on = item('a', { state: 'creating', cloud_index: 1, attempts: 2, last_error: going_on!.error! })
+    const sent = { ...gone_on, open: [attempt('x', { cloud_id: 'west', state: 'sent', sends: 1 })] }
     const west = [{ item_id: 'b', cloud_id: 'west' }]
-    expect(decideOrder(order([gone_on, item('b')], three), NOW).open).toMatchObject(west)
-    const failed = item('a', { state: 'failed', attempts: 1, last_error: refused('quota'), instance_state: 'failed' })
+    expect(decideOrder(order([sent, item('b')], three), NOW).open).toMatchObject(west)
+    const failed = { ...first, state: 'failed', instance_state: 'failed' } as const
     expect(decideOrder(order([failed, item('b')], { policy: 'any', ...three }), NOW).open).toMatchObject(west)
   })
 
