@@ -22,7 +22,7 @@ export function placeWanting(notes: Notes): void {
   let count = 0
   for (const item of notes.wanting) {
     const pending = notes.items.get(item.id)
-    const error = pending?.error ?? item.last_error
+    const error = pending?.error === undefined ? item.last_error : pending.error
     const from = pending?.cloud_index ?? item.cloud_index
     const round_at = pending ? null : item.next_attempt_at
     // Without an error the round was put off because all clouds were closed: one that was opened is asked at once.

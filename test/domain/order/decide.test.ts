@@ -154,6 +154,14 @@ describe('forward', () => {
     expect(decision.open).toMatchObject([{ item_id: 'a', number: 2 }])
   })
 
+  test('nor is what another cloud said before held against the one that did not answer', () => {
+    const unknown = attempt('x', { cloud_id: 'west', state: 'unknown', sends: 1, settle_at: NOW })
+    const earlier = { ...refused('capacity'), evidence: { cloud: 'east' } }
+    const gone_on = { state: 'creating', cloud_index: 1, attempts: 2, last_error: earlier, open: [unknown] } as const
+    const decision = decideOrder(order([item('a', gone_on)]), NOW)
+    expect(decision).toMatchObject({ state: 'launching', open: [{ item_id: 'a', cloud_id: 'west' }] })
+  })
+
   test('however often it was not answered, with tokens no other attempt is opened', () => {
     const unknown = attempt('a-1', { state: 'unknown', sends: 40, settle_at: NOW - 1_000, next_send_at: NOW - 1 })
     const tokens = [cloud('east', { idempotency_tokens: true }), cloud('west')]
