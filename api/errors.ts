@@ -5,6 +5,7 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { DomainError, type ErrorCode, type Problem } from '../domain/errors.ts'
 import { isAway } from '../store/database.ts'
 import type { ApiContext } from './context.ts'
+import { PCM, renderPcmError } from './pcm/errors.ts'
 
 const STATUS: Readonly<Record<ErrorCode, ContentfulStatusCode>> = {
   invalid_request: 400,
@@ -16,10 +17,12 @@ const STATUS: Readonly<Record<ErrorCode, ContentfulStatusCode>> = {
   gone: 410,
   version_mismatch: 412,
   too_large: 413,
+  unsupported_media_type: 415,
   key_reused: 422,
   limit_reached: 429,
   internal: 500,
   unavailable: 503,
+  capacity_exceeded: 507,
 }
 
 /** While the record is away, callers come back after this; the service goes on by itself. */
@@ -78,6 +81,7 @@ export function renderError(thrown: Error, c: ApiContext): Response {
   if (error.retry_after_s !== undefined) c.header('Retry-After', String(error.retry_after_s))
   if (code === 'unauthenticated') c.header('WWW-Authenticate', 'Bearer realm="holdfast", Basic realm="holdfast"')
   const message = code === 'internal' ? 'a fault of ours; the log has it under this request id' : error.message
+  if (c.req.path.startsWith(PCM)) return renderPcmError(c, { code, message, problems }, STATUS)
   return c.json({ error: { code, message, request_id, ...(problems.length ? { problems } : {}) } }, STATUS[code])
 }
 

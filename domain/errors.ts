@@ -9,9 +9,11 @@ export type ErrorCode =
   | 'gone' // 410: cursor expired
   | 'version_mismatch' // 412: If-Match
   | 'too_large' // 413
+  | 'unsupported_media_type' // 415
   | 'key_reused' // 422: same idempotency key, other request
   | 'limit_reached' // 429
   | 'internal' // 500: our bug
+  | 'capacity_exceeded' // 507: beyond what is set aside for the caller
   | 'unavailable' // 503: the record is away, or we are leaving
 
 /** Where a request is wrong: a path into the body, query or headers, the reason, and what would be accepted. */

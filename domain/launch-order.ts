@@ -7,6 +7,8 @@ export interface InstanceSpec {
   /** A key the provider knows, for the first login. */
   readonly key_name?: string
   readonly realm?: string
+  /** The cloud's own name of it. */
+  readonly subnet?: string
   /** These override the size, where the provider can. */
   readonly vcpus?: number
   readonly memory_mib?: number

@@ -1,0 +1,328 @@
+/**
+ * PCM API v2: clouds, sizes and images by our names, instances at a cloud. `/clouds/`, `/cloud/` and `/locations/` are the
+ * same. Unknown fields are left aside.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import { v7 as newId } from 'uuid'
+import { DomainError } from '../../domain/errors.ts'
+import type { Attributes } from '../../domain/pcm/configuration.ts'
+import { cloudOfRecord } from '../../domain/pcm/configuration.ts'
+import { describeOffer, type Kind, type LiveItem, listOffers } from '../../domain/pcm/names.ts'
+import { providerTypeOf } from '../../domain/pcm/provider-type.ts'
+import { resolveRequest } from '../../domain/pcm/request.ts'
+import { pcmStatus, SETTABLE } from '../../domain/pcm/status.ts'
+import { requestAction } from '../../store/actions.ts'
+import { listClouds, type ShownCloud } from '../../store/clouds.ts'
+import { changeOnce } from '../../store/idempotency.ts'
+import { findByName } from '../../store/inventory.ts'
+import type { AcceptedOrder } from '../../store/orders.ts'
+import { acceptPcmInstance, findPcmInstance, listPcmInstances, type PcmInstance } from '../../store/pcm.ts'
+import { listOffers as listTold } from '../../store/surveys.ts'
+import { authenticate } from '../auth.ts'
+import { type Api, type ApiContext, callerOf } from '../context.ts'
+import { notFound } from '../errors.ts'
+import { readJson, requestKey } from '../request.ts'
+import { iso, UUID } from '../schemas.ts'
+import { PCM, pcmJson } from './errors.ts'
+
+const V2 = `${PCM}/v2`
+const INSTANCES_MAX = 1_000
+const OFFERS_MAX = 10_000
+const JSON_TYPE = 'application/json'
+const WAIT_S_MAX = 60
+const WAIT_POLL_MS = 100
+const CONSOLE_BYTES_MAX = 65_536
+
+/** Registers `/pcm_api` and `/api/inventory`. */
+export function routePcm(app: Api): void {
+  const read = authenticate('read')
+  const write = authenticate('write')
+
+  app.get(PCM, read, (c) => {
+    const { services } = c.get('configuration')
+    return pcmJson(c, { ...services, v2api: new URL(V2, c.req.url).href }, 200)
+  })
+  app.get(V2, read, (c) => pcmJson(c, { clouds: `${V2}/clouds`, images: `${V2}/images`, sizes: `${V2}/sizes` }, 200))
+  for (const kind of ['sizes', 'images'] as const) {
+    app.get(`${V2}/${kind}`, read, (c) => pcmJson(c, [...c.get('configuration')[kind].values()], 200))
+    app.get(`${V2}/${kind}/:name`, read, (c) => pcmJson(c, requireConfigured(c, kind), 200))
+  }
+  app.get(`${V2}/clouds`, read, async (c) => {
+    const clouds = await visible(c)
+    const view = c.req.query('view')
+    return pcmJson(c, view === 'status' ? clouds.map(statusOf) : clouds.map(({ name }) => name), 200)
+  })
+
+  for (const word of ['clouds', 'cloud', 'locations']) {
+    const at = `${V2}/${word}/:cloud`
+    app.get(at, read, async (c) => {
+      const cloud = await requireCloud(c)
+      return pcmJson(c, { ...statusOf(cloud), service: 'compute' }, 200)
+    })
+    for (const kind of ['sizes', 'images'] as const) {
+      app.get(`${at}/${kind}`, read, async (c) => {
+        const { configuration, cloud, live } = await offers(c, kind)
+        return pcmJson(c, listOffers(configuration, cloud, kind, live), 200)
+      })
+      app.get(`${at}/${kind}/:name`, read, async (c) => {
+        const { configuration, cloud, live } = await offers(c, kind)
+        const offer = describeOffer(configuration, cloud, kind, nameOf(c), live)
+        if (!offer) throw missing(`No such ${kind.slice(0, -1)} "${nameOf(c)}" in cloud ${cloud.name}`)
+        return pcmJson(c, offer, 200)
+      })
+    }
+    app.get(`${at}/instances`, read, async (c) => {
+      const cloud = await requireCloud(c)
+      const rows = await listPcmInstances(c.get('deps').store.db, c.get('identity').project_id, cloud.id, INSTANCES_MAX)
+      return pcmJson(c, rows.map(render), 200)
+    })
+    app.post(`${at}/instances`, write, jsonOnly, readJson, create)
+    app.get(`${at}/instances/:id`, read, async (c) => pcmJson(c, render(await requireInstance(c)), 200))
+    app.delete(`${at}/instances/:id`, write, remove)
+    app.put(`${at}/instances/:id`, write, jsonOnly, readJson, update)
+    app.get(`${at}/instances/:id/console_log`, read, consoleLog)
+  }
+
+  app.get('/api/inventory/:name', read, async (c) => {
+    const name = nameOf(c)
+    const row = await findByName(c.get('deps').store.db, c.get('identity').project_id, name)
+    if (!row) throw notFound('name', name)
+    return c.json({ inventory: renderName(row) }, 200)
+  })
+}
+
+// Clouds -------------------------------------------------------------------------------------------------------------
+
+const missing = (message: string): DomainError => new DomainError('not_found', message)
+const nameOf = (c: ApiContext): string => c.req.param('name') ?? ''
+
+async function visible(c: ApiContext, name?: string): Promise<ShownCloud[]> {
+  const { role, project_id } = c.get('identity')
+  return listClouds(c.get('deps').store.db, {
+    ...(name === undefined ? {} : { name }),
+    ...(role === 'operator' ? {} : { project_id }),
+  })
+}
+
+async function requireCloud(c: ApiContext): Promise<ShownCloud> {
+  const name = c.req.param('cloud') ?? ''
+  const [cloud] = await visible(c, name)
+  if (!cloud) throw missing(`No such cloud "${name}"`)
+  return cloud
+}
+
+/** A cloud and how it is (W23). */
+function statusOf(cloud: ShownCloud): Attributes {
+  const status = !cloud.enabled
+    ? 'disabled'
+    : cloud.state === 'unreachable' || cloud.state === 'refused'
+      ? 'unavailable'
+      : cloud.stale_since
+        ? 'degraded'
+        : 'ok'
+  const since = (cloud.stale_since ?? cloud.created_at).toISOString()
+  return { name: cloud.name, provider: providerTypeOf(cloud), status, since }
+}
+
+function requireConfigured(c: ApiContext, kind: Kind): Attributes {
+  const found = c.get('configuration')[kind].get(nameOf(c))
+  if (!found) throw missing(`No such ${kind.slice(0, -1)} "${nameOf(c)}"`)
+  return found
+}
+
+async function offers(c: ApiContext, kind: Kind) {
+  const row = await requireCloud(c)
+  const configuration = c.get('configuration')
+  const told = await listTold(c.get('deps').store.db, row.id, kind === 'sizes' ? 'size' : 'image', {
+    limit: OFFERS_MAX,
+  })
+  const live = told.map(({ provider_id, name, attributes }): LiveItem => ({ ...attributes, id: provider_id, name }))
+  return { configuration, cloud: cloudOfRecord(configuration, row), live: live.length ? live : null }
+}
+
+// Instances ----------------------------------------------------------------------------------------------------------
+
+async function requireInstance(c: ApiContext): Promise<PcmInstance> {
+  const cloud = await requireCloud(c)
+  const id = (c.req.param('id') ?? '').toLowerCase()
+  const found = UUID.test(id)
+    ? await findPcmInstance(c.get('deps').store.db, c.get('identity').project_id, cloud.id, id)
+    : undefined
+  if (!found) throw missing(`Instance ${id.slice(0, 200)} does not exist in cloud ${cloud.name}`)
+  return found
+}
+
+/** An instance as PCM shows it; what is not known is left out. */
+function render(row: PcmInstance): Attributes {
+  const ip_address = row.public_addresses[0] ?? row.private_addresses[0]
+  const shown = {
+    name: row.name,
+    id: row.id,
+    role: row.roles ?? [],
+    size: row.size,
+    image: row.image,
+    environment: row.environment,
+    subnet: row.subnet,
+    status: pcmStatus(row.state, row.raw_state),
+    ip_address,
+    host: row.host_domain ? `${row.name}.${row.host_domain}` : undefined,
+  }
+  return Object.fromEntries(Object.entries(shown).filter(([, value]) => value !== null && value !== undefined))
+}
+
+function renderName(row: NonNullable<Awaited<ReturnType<typeof findByName>>>): Attributes {
+  const status = ['terminated', 'failed', 'missing'].includes(row.state)
+    ? 'decommissioned'
+    : row.state === 'pending' || row.state === 'starting'
+      ? 'building'
+      : 'active'
+  return {
+    ...row.extra,
+    name: row.name,
+    fqdn: row.host_domain ? `${row.name}.${row.host_domain}` : row.name,
+    status,
+    serial_number: row.provider_id,
+    roles: row.roles.toSorted().join(','),
+    environment: row.environment,
+    cloud: row.cloud,
+    size: row.size,
+    image: row.image,
+    subnet: row.subnet,
+    ip_address: row.public_addresses[0] ?? row.private_addresses[0] ?? null,
+    instance: `/api/instances/${row.instance_id}`,
+    created_at: iso(row.created_at),
+  }
+}
+
+/** A body of another type than JSON is not read. */
+async function jsonOnly(c: ApiContext, next: () => Promise<void>): Promise<void> {
+  const type = (c.req.header('content-type') ?? JSON_TYPE).split(';')[0]!.trim().toLowerCase()
+  if (type !== JSON_TYPE)
+    throw new DomainError(
+      'unsupported_media_type',
+      `a body of type ${type.slice(0, 100)} is not read; send application/json`,
+    )
+  await next()
+}
+
+async function readBody(c: ApiContext): Promise<Attributes> {
+  const body: unknown = await c.req.json().catch(() => undefined)
+  if (typeof body !== 'object' || body === null || Array.isArray(body))
+    throw new DomainError('invalid_request', 'the body must be a JSON object')
+  return body as Attributes
+}
+
+/** So many seconds the caller waits, by `Prefer: wait=N` or `?wait=N`. */
+function waitOf(c: ApiContext): number {
+  const preferred = /(?:^|[,;\s])wait=(\d{1,5})\b/i.exec(c.req.header('prefer') ?? '')?.[1]
+  const seconds = Number(preferred ?? c.req.query('wait') ?? 0)
+  return Number.isFinite(seconds) ? Math.min(WAIT_S_MAX, Math.max(0, seconds)) : 0
+}
+
+/** Asks until it is so, or the time is up; undefined: it is not. */
+async function waitFor<T>(c: ApiContext, ask: () => Promise<T | undefined>): Promise<T | undefined> {
+  const until = performance.now() + waitOf(c) * 1_000
+  for (;;) {
+    const found = await ask()
+    if (found !== undefined || performance.now() >= until || c.get('deps').leaving?.aborted) return found
+    await delay(WAIT_POLL_MS)
+  }
+}
+
+async function create(c: ApiContext): Promise<Response> {
+  const deps = c.get('deps')
+  const { store } = deps
+  const caller = callerOf(c)
+  const row = await requireCloud(c)
+  const [granted] = await listClouds(store.db, { name: row.name, project_id: caller.project_id })
+  if (!granted) throw missing(`No such cloud "${row.name}"`)
+  const configuration = c.get('configuration')
+  const cloud = cloudOfRecord(configuration, row)
+  const request = resolveRequest(configuration, cloud, await readBody(c))
+  const order = {
+    cloud_id: row.id,
+    provider_type: cloud.provider,
+    request,
+    template: cloud.defaults.name ?? cloud.of_provider.defaults.name ?? null,
+    host_domain: cloud.host_domain,
+  }
+  const answer = { status: 202, resource_type: 'instance', resource_id: newId() }
+  let accepted: AcceptedOrder | undefined
+  const given = await changeOnce(store, caller, await requestKey(c), answer, async (trx) => {
+    const made = await acceptPcmInstance(trx, caller, order)
+    accepted = made.accepted
+    return { resource_id: made.instance_id }
+  })
+  if (!given.repeated && accepted) deps.onAccepted?.(accepted)
+  const find = () => findPcmInstance(store.db, caller.project_id, row.id, given.resource_id)
+  const known = await waitFor(c, async () => {
+    const found = await find()
+    return found && (found.is_known_there || found.state === 'failed') ? found : undefined
+  })
+  if (known?.state === 'failed') throw refused(known)
+  const shown = known ?? (await find())
+  if (!shown) throw missing(`Instance ${given.resource_id} does not exist in cloud ${row.name}`)
+  c.header('Location', `${V2}/clouds/${row.name}/instances/${shown.id}`)
+  const warnings = request.warnings.length ? { warnings: request.warnings } : {}
+  return pcmJson(c, { ...render(shown), ...warnings }, known ? 201 : 202)
+}
+
+/** The cloud did not take it while its caller waited. */
+function refused({ last_error }: PcmInstance): DomainError {
+  const full = last_error?.class === 'capacity' || last_error?.class === 'quota'
+  const message = last_error?.message ?? 'the instance could not be created'
+  return new DomainError(full ? 'capacity_exceeded' : 'unavailable', message)
+}
+
+async function remove(c: ApiContext): Promise<Response> {
+  const { store } = c.get('deps')
+  const caller = callerOf(c)
+  const instance = await requireInstance(c)
+  if (instance.state === 'terminated')
+    throw missing(`Instance ${instance.id} does not exist in cloud ${c.req.param('cloud')}`)
+  await requestAction(store, caller, instance.id, { kind: 'terminate' }, await requestKey(c))
+  const gone = await waitFor(c, async () => {
+    const { state } = await requireInstance(c)
+    return state === 'terminated' || undefined
+  })
+  return gone ? c.body(null, 204) : pcmJson(c, render(await requireInstance(c)), 202)
+}
+
+/** The whole body is looked at before anything of it is done. */
+async function update(c: ApiContext): Promise<Response> {
+  const { store } = c.get('deps')
+  const instance = await requireInstance(c)
+  const body = await readBody(c)
+  const [field] = Object.keys(body).filter((key) => key !== 'status')
+  if (field !== undefined) throw new DomainError('invalid_request', `Cannot update field "${field.slice(0, 100)}"`)
+  if (!('status' in body)) return pcmJson(c, render(instance), 202)
+  const status = String(body.status).slice(0, 100)
+  const asked = Object.hasOwn(SETTABLE, status) ? SETTABLE[status] : undefined
+  if (!asked || typeof body.status !== 'string')
+    throw new DomainError('invalid_request', `Cannot update to status "${status}"`)
+  await requestAction(store, callerOf(c), instance.id, asked, await requestKey(c))
+  const shown = render(await requireInstance(c))
+  return pcmJson(c, { ...shown, ...(asked.kind === 'reboot' ? { status } : {}) }, 202)
+}
+
+async function consoleLog(c: ApiContext): Promise<Response> {
+  const instance = await requireInstance(c)
+  const { consoleLog: ask } = c.get('deps')
+  const none = missing(`Instance ${instance.id} has no console log`)
+  if (!instance.provider_id || !instance.cloud_id || !ask) throw none
+  const told = await ask(instance.cloud_id, instance.credential_id, instance.provider_id)
+  if ('refused' in told) {
+    if (told.refused === 'not_found' || told.refused === 'invalid') throw none
+    throw new DomainError('unavailable', told.reason, { retry_after_s: told.retry_after_s })
+  }
+  const lines = Number(c.req.query('length'))
+  const clean = Buffer.from(told.text, 'utf8').subarray(-CONSOLE_BYTES_MAX).toString('utf8').replaceAll('\0', '')
+  const text =
+    Number.isInteger(lines) && lines > 0
+      ? clean
+          .split('\n')
+          .slice(-lines - 1)
+          .join('\n')
+      : clean
+  return c.body(text, 200, { 'content-type': 'text/plain; charset=utf-8' })
+}
