@@ -266,7 +266,7 @@ describe('a credential', () => {
       .select('sealed')
       .where('id', '=', cloud.credential_id!)
       .executeTakeFirstOrThrow()
-    expect(envelope.open(sealed, cloud.credential_id!)).toBe(SECRET)
+    expect(envelope.open(sealed!, cloud.credential_id!)).toBe(SECRET)
   })
 
   test('is nowhere to be seen: not in the record, in events, in logs, in answers', async () => {
