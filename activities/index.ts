@@ -7,6 +7,7 @@ import { createActionActivities } from './actions.ts'
 import { createDeliveryActivities, type DeliveryActivitiesNeeds } from './deliveries.ts'
 import { guarded, type Watchers } from './failures.ts'
 import { createInstanceActivities, type InstanceActivitiesNeeds } from './instances.ts'
+import { createTaggingActivities } from './taggings.ts'
 import { createWatchActivities } from './watch.ts'
 
 export type ActivitiesNeeds = InstanceActivitiesNeeds & DeliveryActivitiesNeeds & Watchers
@@ -17,6 +18,7 @@ export function createActivities(needs: ActivitiesNeeds) {
   const activities = {
     ...createInstanceActivities(needs),
     ...createActionActivities(needs),
+    ...createTaggingActivities(needs),
     ...createWatchActivities(needs),
     ...createDeliveryActivities(needs),
 

@@ -9,17 +9,13 @@ import { accountsInUse, noteRefused } from '../store/credentials.ts'
 import { realNow, type Store } from '../store/database.ts'
 import type { Hints } from '../store/hints.ts'
 import type { CloudRow } from '../store/order-plan.ts'
-import {
-  beginWatch,
-  countAbsent,
-  markMissing,
-  noteCloud,
-  observePage,
-  StaleWatcher,
-  watchLoad,
-} from '../store/watch.ts'
+import { noteAbsentOrphans } from '../store/orphans.ts'
+import { countAbsent, markMissing, noteCloud, observePage, watchLoad } from '../store/watch.ts'
+import { beginWatch, cloudChanged, StaleWatcher } from '../store/watch-epoch.ts'
 import { attemptError, type Clouds } from './clouds.ts'
 import { beat } from './instances.ts'
+import { removeOrphans } from './orphans.ts'
+import { createSurveyor, type Surveyor } from './survey.ts'
 
 /** One run of the activity; the workflow starts it again. */
 const RUN_MS = 10 * 60_000
@@ -54,7 +50,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
         cursor,
         call,
       )
-      await observePage(store, cloud, machines, sent_at)
+      await observePage(store, cloud, account, machines, sent_at)
       seen.push(...machines.filter((machine) => machine.state !== 'terminated').map((machine) => machine.provider_id))
       if (next === null) break
       cursor = next
@@ -65,33 +61,40 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
     const missing: { id: string; provider_id: string }[] = []
     for (const row of absent.slice(0, 100)) if (await isGone(provider, row.provider_id)) missing.push(row)
     await markMissing(store, cloud, missing, await realNow(store.db))
+    await noteAbsentOrphans(store, cloud, account, seen, sent_at)
     return took_ms
   }
 
   return {
     /**
-     * Watches a cloud for ten minutes. Returns false when there is nothing to watch any more, or another watcher took
-     * over. An unreachable cloud proves nothing: it is marked stale and asked again.
+     * Watches a cloud for ten minutes, or until an operator changes it. Returns false when there is nothing to watch any
+     * more, or another watcher took over. An unreachable cloud proves nothing: it is marked stale and asked again.
      */
     async watchCloud(cloud_name: string): Promise<boolean> {
       const cancelled = cancellationSignal()
       const stop = beat()
       const until = performance.now() + RUN_MS
+      const over = new AbortController()
+      let surveyor: Surveyor | undefined
       try {
         const cloud = await beginWatch(store, cloud_name)
         if (!cloud) return false
         const provider = await clouds.provider(cloud, null)
+        surveyor = createSurveyor(store, cloud, provider, AbortSignal.any([cancelled, over.signal]))
         while (performance.now() < until && !cancelled.aborted) {
           const begun_at = performance.now()
           const outcome = await tryLook(cloud, provider, cancelled)
           for (const account of await accountsInUse(store.db, cloud.id)) await tryAccount(cloud, account, cancelled)
-          await pause(cloud, provider, begun_at, outcome, cancelled)
+          if (outcome.reached) await removeOrphans(store, clouds, cloud)
+          if (await pause({ cloud, provider, surveyor }, begun_at, outcome, cancelled)) break
         }
         return true
       } catch (error) {
         if (error instanceof StaleWatcher) return false
         throw error
       } finally {
+        over.abort()
+        await surveyor?.end()
         stop()
       }
     },
@@ -130,18 +133,22 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
     }
   }
 
-  /** Waits until it is time to look again; a hint from the record shortens the wait when there is something new. */
+  /**
+   * Waits until it is time to look again; a hint from the record shortens the wait when there is something new. What else
+   * the cloud is asked for is asked meanwhile. True: an operator changed the cloud.
+   */
   async function pause(
-    cloud: CloudRow,
-    provider: Provider,
+    { cloud, provider, surveyor }: { cloud: CloudRow; provider: Provider; surveyor: Surveyor },
     begun_at: number,
     { took_ms, reached }: { took_ms: number; reached: boolean },
     cancelled: AbortSignal,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const gap_ms = Math.max(provider.capabilities.list_interval_ms, PERIOD_MS.fresh, 3 * took_ms)
     for (;;) {
       // Begins before the look: a hint that comes meanwhile counts.
       const hint = hints.wait(['machines'], LOAD_LOOK_MS, cancelled)
+      if (reached) surveyor.look()
+      if (await cloudChanged(store.db, cloud)) return true
       const load = await watchLoad(store.db, cloud.id)
       const period_ms = !reached
         ? PERIOD_MS.unreachable
@@ -153,7 +160,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
               ? PERIOD_MS.calm
               : PERIOD_MS.empty
       const left_ms = begun_at + Math.max(gap_ms, period_ms) - performance.now()
-      if (left_ms <= 0 || cancelled.aborted) return
+      if (left_ms <= 0 || cancelled.aborted) return false
       await Promise.race([hint, delay(Math.min(left_ms, LOAD_LOOK_MS), undefined, { ref: false })])
     }
   }

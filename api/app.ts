@@ -13,6 +13,7 @@ import { routeCloudStateOrders } from './cloud-state/launch-orders.ts'
 import type { Api, ApiContext, ApiDeps, ApiEnv } from './context.ts'
 import { routeDocs } from './docs.ts'
 import { renderError } from './errors.ts'
+import { routeCloudOffers } from './native/cloud-offers.ts'
 import { routeClouds } from './native/clouds.ts'
 import { routeCredentials } from './native/credentials.ts'
 import { routeDeliveries } from './native/deliveries.ts'
@@ -24,9 +25,11 @@ import { routeInstallation } from './native/installation.ts'
 import { routeInstances } from './native/instances.ts'
 import { routeLaunchOrders } from './native/launch-orders.ts'
 import { routeLeases } from './native/leases.ts'
+import { routeMachines } from './native/machines.ts'
 import { routeProjects } from './native/projects.ts'
 import { routeProof } from './native/proof.ts'
 import { routeTokens } from './native/tokens.ts'
+import { routePcm } from './pcm/routes.ts'
 import { limitBody } from './request.ts'
 import { schemaError } from './schemas.ts'
 import { routeSystem } from './system.ts'
@@ -49,7 +52,7 @@ export function createApp(deps: ApiDeps): Api {
   })
   app.use(traced)
   app.use(limitBody)
-  for (const path of ['/api/clouds/*', '/api/cloud_state/*', '/pcm_api/*']) app.use(path, lookAtFiles)
+  for (const path of ['/api/clouds/*', '/api/cloud_state/*', '/pcm_api', '/pcm_api/*']) app.use(path, lookAtFiles)
   app.on('POST', ['/api/launch-orders', '/api/leases'], lookAtFiles)
   routeSystem(app)
   routeDocs(app)
@@ -61,12 +64,15 @@ export function createApp(deps: ApiDeps): Api {
   routeDeliveries(app)
   routeEvents(app, deps)
   routeClouds(app)
+  routeCloudOffers(app)
+  routeMachines(app)
   routeCredentials(app)
   routeExplain(app)
   routeProof(app)
   routeProjects(app)
   routeTokens(app)
   routeInstallation(app)
+  routePcm(app)
   routeCloudStateOrders(app)
   routeCloudStateInstances(app)
   routeCloudStateCallbacks(app)

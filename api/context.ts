@@ -4,6 +4,7 @@ import type { Context } from 'hono'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { AllowList } from '../domain/hook-address.ts'
+import type { Machine } from '../domain/machine.ts'
 import type { Configuration } from '../domain/pcm/configuration.ts'
 import type { Role } from '../domain/record.ts'
 import type { Store } from '../store/database.ts'
@@ -18,12 +19,24 @@ export interface Health {
   readonly draining: boolean
 }
 
+/** A machine as its cloud told it, and when it was asked; or why it did not tell. */
+export type Looked =
+  | { readonly machine: Machine; readonly asked_at: Date; readonly can_adopt: boolean }
+  | Refused
+
+export type ConsoleLog = { readonly text: string } | Refused
+type Refused = { readonly refused: string; readonly reason: string; readonly retry_after_s: number }
+
 /** What the composition root hands to the API. */
 export interface ApiDeps {
   readonly store: Store
   /** Wakes event streams; without it they look by themselves. */
   readonly hints?: Hints
   readonly envelope: Envelope
+  /** Asks a cloud for one of its machines, by the provider's id; `refused` is the class of the error. */
+  readonly look?: (cloud_id: string, provider_id: string) => Promise<Looked>
+  /** Asks a cloud for what a machine has written to its console; null: the cloud's own account. */
+  readonly consoleLog?: (cloud_id: string, credential_id: string | null, provider_id: string) => Promise<ConsoleLog>
   /** Where a configuration directory is set. */
   readonly configuration?: ConfigurationDirectory
   readonly hook_allow: AllowList

@@ -14,8 +14,10 @@ export interface BlockerDecision {
     | 'undo_unconfirmed'
     | 'deletion_refused'
     | 'action_unconfirmed'
+    | 'healing_capped'
     | 'removal_off'
     | 'step_failing'
+    | 'tags_unconfirmed'
   readonly reason: string
   /** Real time in ms; null: when something else happens. */
   readonly next_try_at: number | null

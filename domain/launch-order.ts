@@ -2,6 +2,10 @@
 
 export type OrderPolicy = 'all' | 'at_least' | 'any'
 
+/** What is done for a machine that dies after it ran. */
+export const HEALINGS = ['none', 'restart', 'replace', 'notify'] as const
+export type Healing = (typeof HEALINGS)[number]
+
 /** What is asked of a provider for one instance besides its name, size and image. What is left out is the provider's. */
 export interface InstanceSpec {
   /** A key the provider knows, for the first login. */
@@ -33,4 +37,7 @@ export interface OrderTemplate {
   readonly user_data?: string
   readonly extra?: Extra
   readonly priority?: number
+  readonly healing?: Healing
+  /** How many of its deployment may be healed at once; left out: a fifth. */
+  readonly healing_max?: number
 }

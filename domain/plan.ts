@@ -4,7 +4,13 @@
 export interface Step {
   /** Stable over plans, for example `create/3`. */
   readonly key: string
-  readonly activity: 'createInstances' | 'deleteInstances' | 'terminateInstance' | 'actOnInstance' | 'attemptDelivery'
+  readonly activity:
+    | 'createInstances'
+    | 'deleteInstances'
+    | 'terminateInstance'
+    | 'actOnInstance'
+    | 'tagInstance'
+    | 'attemptDelivery'
   readonly args: readonly (string | number)[]
   /** No cloud takes the last free place while another has work; `''` where no cloud is concerned. */
   readonly cloud: string

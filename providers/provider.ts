@@ -25,6 +25,7 @@ export interface CreateMachine extends Owner {
   /** A key for the first login, as a line for `authorized_keys`. */
   readonly public_key?: string
   readonly realm?: string
+  readonly subnet?: string
   /** These override the size, where the provider can. */
   readonly vcpus?: number
   readonly memory_mib?: number

@@ -173,7 +173,20 @@ export async function insertAction(trx: Trx, instance: InstanceRow, action: NewA
   await wake(trx, [{ target: instanceWorkflowId(instance.id), project_id: instance.project_id }])
 }
 
-async function supersedeOpen(trx: Trx, { id, deployment_id, project_id }: InstanceRow): Promise<void> {
+/** A hard reboot by a rule, to heal a machine that failed. */
+export async function healByRestart(trx: Trx, instance_id: string, cause: Cause): Promise<void> {
+  const instance = await lockInstance(trx, instance_id)
+  if (instance?.state !== 'failed' || instance.wish !== 'run') return
+  const { last } = await trx
+    .selectFrom('actions')
+    .select((e) => e.fn.max('number').as('last'))
+    .where('instance_id', '=', instance_id)
+    .executeTakeFirstOrThrow()
+  const action = { id: newId(), number: (last ?? 0) + 1, kind: 'reboot' as const, reboot: 'hard' as const }
+  await insertAction(trx, instance, { ...action, wished_by: null, cause })
+}
+
+export async function supersedeOpen(trx: Trx, { id, deployment_id, project_id }: InstanceRow): Promise<void> {
   const superseded = await trx
     .updateTable('actions')
     .set({ state: 'superseded', finished_at: sql<Date>`record_now()` })

@@ -10,8 +10,7 @@ import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { releaseClaims } from './claims.ts'
 import { refuseCredential } from './credentials.ts'
 import { leave, type Store, type Trx, write } from './database.ts'
-import { recordEvents } from './events.ts'
-import { changeInstances, type InstanceChange } from './instances.ts'
+import { changeInstances, type InstanceChange, tellInstance } from './instances.ts'
 import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
 
@@ -248,7 +247,8 @@ export async function bindMachines(
     }
   }
   await storeBound(trx, fresh, won)
-  for (const { attempt, cause } of surplus) await tellSurplus(trx, attempt, cause)
+  for (const { attempt, cause } of surplus)
+    await tellInstance(trx, attempt.instance_id, 'instance.surplus_found', {}, cause)
   return changeInstances(trx, changes)
 }
 
@@ -287,27 +287,4 @@ export async function findStarting(db: Kysely<Tables>, batches: readonly BatchKe
     join launch_attempts attempt using (order_id, batch) join instances on instances.id = attempt.instance_id
     where attempt.state = 'won' and instances.state = 'starting'`.execute(db)
   return new Set(rows.map(({ key }) => key))
-}
-
-/** A surplus machine is an event of its instance: `instance.surplus_found`. */
-async function tellSurplus(trx: Trx, attempt: AttemptRow, cause: Cause): Promise<void> {
-  const row = await trx
-    .updateTable('instances')
-    .set({ sequence: sql<number>`sequence + 1` })
-    .where('id', '=', attempt.instance_id)
-    .returning(['project_id', 'sequence', 'state', 'name', 'order_id', 'deployment_id'])
-    .executeTakeFirstOrThrow()
-  await recordEvents(trx, [
-    {
-      project_id: row.project_id,
-      resource_type: 'instance',
-      resource_id: attempt.instance_id,
-      sequence: row.sequence,
-      type: 'instance.surplus_found',
-      from: row.state,
-      to: row.state,
-      snapshot: { name: row.name, order_id: row.order_id, deployment_id: row.deployment_id },
-      cause,
-    },
-  ])
 }

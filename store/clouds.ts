@@ -3,7 +3,7 @@ import { type Kysely, type RawBuilder, type Selectable, sql } from 'kysely'
 import { DomainError } from '../domain/errors.ts'
 import type { Cause } from '../domain/record.ts'
 import { cloudWorkflowId } from '../domain/workflow-ids.ts'
-import type { Trx } from './database.ts'
+import { leave, type Trx } from './database.ts'
 import { recordEvents } from './events.ts'
 import type { Caller } from './orders.ts'
 import { wake } from './outbox.ts'
@@ -164,6 +164,7 @@ export async function changeCloud(
     .where('id', '=', cloud.id)
     .execute()
   await tell(trx, { ...cloud, ...change }, type, cloud.state, cloud.state, cloud.sequence + 1, cause)
+  leave(trx, 'machines') // its watcher begins anew
   await wake(trx, [{ target: cloudWorkflowId(cloud.name) }])
   await sql`insert into outbox (target, project_id)
     select 'order/' || id, project_id from launch_orders
@@ -203,7 +204,7 @@ export function listGrants(db: Kysely<Tables>, cloud_id: string) {
 }
 
 /** Whether a project may use the cloud of a row: clouds of files are for all, others for those they are granted to. */
-const mayUse = (project_id: RawBuilder<unknown>) => sql<boolean>`(clouds.source = 'file' or exists (
+export const mayUse = (project_id: RawBuilder<unknown>) => sql<boolean>`(clouds.source = 'file' or exists (
   select from cloud_grants where cloud_grants.cloud_id = clouds.id and cloud_grants.project_id = ${project_id}))`
 
 const ALLOCATION_USED = sql<number>`(
@@ -244,15 +245,4 @@ export function cloudsForOrders(db: Kysely<Tables>, project_id: string): Promise
     .orderBy('priority', 'desc')
     .orderBy('name')
     .execute()
-}
-
-/** Machines at a cloud with our tag and no attempt of ours, oldest first. */
-export function listOrphans(db: Kysely<Tables>, cloud_id: string, page: { limit: number; after?: string | undefined }) {
-  const rows = db
-    .selectFrom('orphans')
-    .selectAll()
-    .where('cloud_id', '=', cloud_id)
-    .orderBy('provider_id')
-    .limit(page.limit)
-  return (page.after === undefined ? rows : rows.where('provider_id', '>', page.after)).execute()
 }

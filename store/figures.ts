@@ -57,7 +57,7 @@ const QUERIES = {
   cloud_up: sql<Figure>`select name as cloud, (state = 'ok')::int as value from clouds`,
   orphans: sql<Figure>`
     select name as cloud, count(orphans.provider_id)::int as value
-    from clouds left join orphans on cloud_id = clouds.id and last_seen_at >= last_list_sent_at group by name`,
+    from clouds left join orphans on cloud_id = clouds.id and gone_at is null group by name`,
   lateness_seconds: sql<Figure>`
     with acts as (
       select type as kind, late_ms / 1000.0 as late from lease_events

@@ -21,6 +21,8 @@ const OPEN_NOUNS = sql`
   select 'instance/' || instance_id, actions.project_id, instances.due_at
     from actions join instances on instances.id = actions.instance_id where actions.state in ('queued', 'running')
   union all
+  select 'instance/' || instances.id, project_id, due_at from taggings join instances on instances.id = instance_id
+  union all
   select 'deployment/' || deployment_id, project_id, due_at from deployment_actions where state = 'running'
   union all
   select 'hook/' || id, project_id, record_now() - interval '1 hour' from hooks
@@ -65,6 +67,9 @@ export async function dropOld(store: Store): Promise<void> {
     with old as (select id from deliveries where settled_at < record_now() - ${DELIVERIES_KEPT_D} * interval '1 day' order by id limit ${DELETED_MAX}),
       attempts as (delete from delivery_attempts where delivery_id in (select id from old))
     delete from deliveries where id in (select id from old)`.execute(store.db)
+  await sql`delete from orphans where gone_at < clock_timestamp() - ${DELIVERIES_KEPT_D} * interval '1 day'`.execute(
+    store.db,
+  )
 }
 
 /**

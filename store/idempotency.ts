@@ -2,9 +2,11 @@
  * Idempotency keys: stored in the transaction of the change they protect, with the hash of the request and the id of
  * what it made; the answer is rendered again from that.
  */
+import type { Kysely } from 'kysely'
 import { DomainError } from '../domain/errors.ts'
 import { type Store, type Trx, write } from './database.ts'
 import type { Caller, RequestKey } from './orders.ts'
+import type { Tables } from './tables.ts'
 
 export interface KeyedAnswer {
   readonly status: number
@@ -39,11 +41,32 @@ export async function claimKey(
     .where('project_id', '=', project_id)
     .where('key', '=', key.key)
     .executeTakeFirstOrThrow()
-  if (!earlier.request_hash.equals(key.hash)) {
-    throw new DomainError('key_reused', 'this Idempotency-Key was used for another request; use a new one')
-  }
+  if (!earlier.request_hash.equals(key.hash)) throw keyReused()
   return earlier
 }
+
+/**
+ * The answer that a key was given before, looked up without claiming it: for changes that begin with a look elsewhere. Null:
+ * none yet. Throws `key_reused`.
+ */
+export async function answered(
+  db: Kysely<Tables>,
+  project_id: string,
+  key: RequestKey | null,
+): Promise<KeyedAnswer | null> {
+  if (!key) return null
+  const earlier = await db
+    .selectFrom('idempotency_keys')
+    .selectAll()
+    .where('project_id', '=', project_id)
+    .where('key', '=', key.key)
+    .executeTakeFirst()
+  if (earlier && !earlier.request_hash.equals(key.hash)) throw keyReused()
+  return earlier ?? null
+}
+
+const keyReused = (): DomainError =>
+  new DomainError('key_reused', 'this Idempotency-Key was used for another request; use a new one')
 
 export interface GivenAnswer extends KeyedAnswer {
   /** This is the answer of an earlier request with the same key. */

@@ -1,6 +1,6 @@
 /**
  * Planning one instance's actions, and what came of them at the cloud. Safe to run again at any time. Locks: attempt,
- * instance, action.
+ * instance, action, tagging.
  */
 import { type Selectable, sql } from 'kysely'
 import { type BlockerDecision, stepBlocker, toBlocker } from '../domain/blocker.ts'
@@ -16,10 +16,11 @@ import { type Failing, LOST_WAKE_MS, type Plan, type Step } from '../domain/plan
 import type { AttemptError } from '../domain/record.ts'
 import { deploymentWorkflowId, instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { realNow, type Store, type Trx, write } from './database.ts'
-import { lastEventId, recordEvents } from './events.ts'
-import { changeInstances } from './instances.ts'
+import { lastEventId } from './events.ts'
+import { changeInstances, tellInstance } from './instances.ts'
 import { answerWakes, wake } from './outbox.ts'
 import type { ActionsTable, InstancesTable } from './tables.ts'
+import { planTagging } from './taggings.ts'
 
 type ActionRow = Selectable<ActionsTable>
 type InstanceRow = Selectable<InstancesTable>
@@ -65,11 +66,14 @@ async function planOnce(
     now.getTime(),
   )
   await applyDecision(trx, instance, action, decision)
-  const steps = stepsOf(instance, action, decision)
-  const blocker = decision.blocker ?? stepBlocker(failing, steps)
+  const tagging = await planTagging(trx, instance, cloud ?? 'unknown', now)
+  const steps = [...stepsOf(instance, action, decision), ...tagging.steps]
+  const blocker = decision.blocker ?? tagging.blocker ?? stepBlocker(failing, steps)
   await tellBlocker(trx, instance_id, blocker, now)
-  const done = action === undefined || decision.ends !== null
-  const wait_ms = decision.due_at === null ? null : Math.max(1, decision.due_at - now.getTime())
+  const waiting_for = decision.waiting_for || tagging.waiting_for
+  const done = (action === undefined || decision.ends !== null) && !tagging.waiting_for
+  const due_at = Math.min(decision.due_at ?? Infinity, tagging.due_at ?? Infinity)
+  const wait_ms = due_at === Infinity ? null : Math.max(1, due_at - now.getTime())
   await trx
     .updateTable('instances')
     .set({ due_at: done ? null : sql<Date>`record_now() + ${wait_ms ?? LOST_WAKE_MS} * interval '1 ms'` })
@@ -78,10 +82,10 @@ async function planOnce(
   const state = decision.to ?? instance.state
   const lines = [
     `**${instance.name}**: ${state}`,
-    ...(decision.waiting_for ? [`Waiting for ${decision.waiting_for}`] : []),
+    ...(waiting_for ? [`Waiting for ${waiting_for}`] : []),
     ...(blocker ? [`Blocked: \`${blocker.code}\`, ${blocker.reason}`] : []),
   ]
-  const why = decision.waiting_for ? `waiting for ${decision.waiting_for}` : 'nothing is asked of it'
+  const why = waiting_for ? `waiting for ${waiting_for}` : 'nothing is asked of it'
   const plan = { steps, sleep_ms: wait_ms, why, done, state, details: lines.join('\n\n') }
   return { plan, ended: decision.ends !== null }
 }
@@ -163,7 +167,7 @@ async function endAction(
     .execute()
   if (action.kind === 'terminate' || ends.state === 'superseded') return
   const event = await lastEventId(trx, 'instance', instance_id)
-  await tell(
+  await tellInstance(
     trx,
     instance_id,
     `instance.action_${ends.state}`,
@@ -174,36 +178,6 @@ async function endAction(
       ...(event ? { event } : {}),
     },
   )
-}
-
-/** An event of an instance that changes no state. */
-async function tell(
-  trx: Trx,
-  instance_id: string,
-  type: string,
-  more: Readonly<Record<string, unknown>>,
-  cause: Parameters<typeof recordEvents>[1][number]['cause'],
-): Promise<void> {
-  const row = await trx
-    .updateTable('instances')
-    .set({ sequence: sql<number>`sequence + 1` })
-    .where('id', '=', instance_id)
-    .returning(['project_id', 'sequence', 'state', 'name', 'order_id', 'deployment_id'])
-    .executeTakeFirstOrThrow()
-  const { project_id, sequence, state, ...snapshot } = row
-  await recordEvents(trx, [
-    {
-      project_id,
-      resource_type: 'instance',
-      resource_id: instance_id,
-      sequence,
-      type,
-      from: state,
-      to: state,
-      snapshot: { ...snapshot, ...more },
-      cause,
-    },
-  ])
 }
 
 /** Sets or clears what blocks an instance's action, with its event; the row is locked by the caller. */
@@ -222,7 +196,7 @@ async function tellBlocker(trx: Trx, instance_id: string, blocked: BlockerDecisi
     .execute()
   if (blocker?.code === before.blocker?.code) return
   const event = (await lastEventId(trx, 'instance', instance_id)) ?? before.wish_event
-  await tell(
+  await tellInstance(
     trx,
     instance_id,
     blocker ? 'instance.blocked' : 'instance.unblocked',

@@ -121,6 +121,36 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
   return new Map(real.map((change, i) => [change.id, events[i]!]))
 }
 
+/** An event of an instance that changes no state. */
+export async function tellInstance(
+  trx: Trx,
+  instance_id: string,
+  type: string,
+  more: Readonly<Record<string, unknown>>,
+  cause: Cause,
+): Promise<void> {
+  const row = await trx
+    .updateTable('instances')
+    .set({ sequence: sql<number>`sequence + 1` })
+    .where('id', '=', instance_id)
+    .returning(['project_id', 'sequence', 'state', 'name', 'order_id', 'deployment_id'])
+    .executeTakeFirstOrThrow()
+  const { project_id, sequence, state, ...snapshot } = row
+  await recordEvents(trx, [
+    {
+      project_id,
+      resource_type: 'instance',
+      resource_id: instance_id,
+      sequence,
+      type,
+      from: state,
+      to: state,
+      snapshot: { ...snapshot, ...more },
+      cause,
+    },
+  ])
+}
+
 const differs = <T>(wanted: T | undefined, present: T): boolean => wanted !== undefined && wanted !== present
 
 async function namesOfClouds(trx: Trx, ids: readonly (string | null)[]): Promise<Map<string, string>> {

@@ -8,16 +8,18 @@ import { sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { stepBlocker, toBlocker } from '../domain/blocker.ts'
 import { decideOrder } from '../domain/order/decide.ts'
+import { healingCapOf } from '../domain/order/heal.ts'
 import type { AttemptView, CloudView, ItemView, OrderDecision, OrderView } from '../domain/order/view.ts'
 import { type Failing, LOST_WAKE_MS, type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
+import { healByRestart } from './actions.ts'
 import type { CloudTraits } from './attempts.ts'
 import { releaseClaims } from './claims.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
 import { wakeDeployment } from './deployment-actions.ts'
 import { lastEventId, recordEvents } from './events.ts'
-import { changeInstances } from './instances.ts'
+import { changeInstances, tellInstance } from './instances.ts'
 import { deriveDeployment } from './orders.ts'
 import { wake } from './outbox.ts'
 import { MAY_DELETE } from './removals.ts'
@@ -72,6 +74,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
       'instances.state as instance_state',
       'instances.wish as instance_wish',
       'instances.changed_at as changed_at',
+      (order.healing === 'restart' ? RESTART : NO_RESTART).as('restart'),
     ])
     .where('items.order_id', '=', order_id)
     .orderBy('items.number')
@@ -92,6 +95,8 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     at_least: order.at_least,
     wish: order.wish,
     settled: order.settled_at !== null,
+    healing: order.healing,
+    healing_room: await healingRoom(trx, order, items),
     may_delete,
     next_batch: order.next_batch,
     next_undo_batch: order.next_undo_batch,
@@ -108,6 +113,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
         instance_id: item.instance_id,
         instance_state: item.instance_state,
         instance_wish: item.instance_wish,
+        restart: item.restart,
         open: (open.get(item.id) ?? []).map(attemptView),
       }),
     ),
@@ -116,6 +122,38 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
 }
 
 type OrderRow = Selectable<Tables['launch_orders']>
+
+/** How the last restart of an instance by a rule goes, or went since it failed. */
+const RESTART = sql<ItemView['restart']>`(
+  select case when actions.state in ('queued', 'running') then 'open'
+    when actions.state = 'failed' and actions.confirmed_at is null and actions.started_at > instances.changed_at - interval '1 s' then 'failed' end
+  from actions where actions.instance_id = instances.id and actions.wished_by is null
+  order by number desc limit 1)`
+const NO_RESTART = sql<ItemView['restart']>`null`
+
+/** How many more of the order's deployment may be healed now. Locks the deployment: its orders heal in turn. */
+async function healingRoom(
+  trx: Trx,
+  order: OrderRow,
+  items: readonly { readonly state: string; readonly instance_state: string }[],
+): Promise<number> {
+  const heals = order.healing === 'restart' || order.healing === 'replace'
+  const ill = items.some(
+    ({ state, instance_state }) => state === 'running' && (instance_state === 'failed' || instance_state === 'missing'),
+  )
+  if (!heals || !ill) return 0
+  const { deployment_id } = order
+  await trx.selectFrom('deployments').select('id').where('id', '=', deployment_id).forNoKeyUpdate().execute()
+  const { rows } = await sql<{ members: number; healing: number }>`
+    select (select count(*)::int from instances where deployment_id = ${deployment_id} and state <> 'terminated') as members,
+      (select count(*)::int from items join launch_orders on launch_orders.id = items.order_id
+        where deployment_id = ${deployment_id} and settled_at is not null and items.state in ('queued', 'creating', 'starting'))
+      + (select count(*)::int from actions join instances on instances.id = actions.instance_id
+        where deployment_id = ${deployment_id} and actions.state in ('queued', 'running') and actions.wished_by is null
+          and actions.deployment_action_id is null) as healing`.execute(trx)
+  const { members, healing } = rows[0]!
+  return (order.healing_max ?? healingCapOf(members)) - healing
+}
 
 /** Locks an order; with the time and what else the plan depends on. */
 async function lockPlanned(trx: Trx, order_id: string) {
@@ -251,7 +289,32 @@ async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision):
       },
     })),
   )
+  await restartInstances(trx, decision.restarts)
+  await wantAttention(trx, decision.attention)
   return applyOrder(trx, loaded, decision, changed, order_event)
+}
+
+/** Asks for the hard reboot of machines that failed; the flows of their instances do it. */
+async function restartInstances(trx: Trx, restarts: OrderDecision['restarts']): Promise<void> {
+  for (const { id, reason } of restarts) {
+    const event = await lastEventId(trx, 'instance', id)
+    const cause = { rule: 'healing', reason, ...(event ? { event } : {}) }
+    await healByRestart(trx, id, cause)
+  }
+}
+
+/** Tells, once, that a person is to look at an instance. */
+async function wantAttention(trx: Trx, instances: OrderDecision['attention']): Promise<void> {
+  for (const { id, reason } of instances) {
+    const event = await lastEventId(trx, 'instance', id)
+    await tellInstance(
+      trx,
+      id,
+      'instance.attention_wanted',
+      {},
+      { rule: 'healing', reason, ...(event ? { event } : {}) },
+    )
+  }
 }
 
 /** The last answer a cloud gave for an instance, as evidence of what a rule did with it. */

@@ -2,7 +2,7 @@
 import type { ColumnType, Generated } from 'kysely'
 import type { DeploymentAction } from '../domain/deployment.ts'
 import type { InstanceAction } from '../domain/instance.ts'
-import type { Extra, InstanceSpec, OrderTemplate } from '../domain/launch-order.ts'
+import type { Extra, Healing, InstanceSpec, OrderTemplate } from '../domain/launch-order.ts'
 import type { AttemptError, Blocker, Cause, HookFilter } from '../domain/record.ts'
 
 /** jsonb: read as a value, written as text. */
@@ -88,6 +88,22 @@ export interface CloudsTable {
   watch_epoch: Generated<number>
   sequence: Generated<number>
   created_at: Generated<Date>
+}
+
+export interface CloudOffersTable {
+  cloud_id: string
+  kind: 'size' | 'image'
+  provider_id: string
+  name: string
+  attributes: JsonDefault<Readonly<Record<string, number>>>
+}
+
+export interface CloudSurveysTable {
+  cloud_id: string
+  kind: 'realm' | 'size' | 'image'
+  seen_at: Date | null
+  failing_since: Date | null
+  last_error: JsonNull<AttemptError>
 }
 
 export interface CredentialsTable {
@@ -312,6 +328,20 @@ export interface InstancesTable {
   dismissed_at: Date | null
 }
 
+export interface InventoryTable {
+  id: string
+  project_id: string
+  name: string
+  instance_id: string
+  cloud: string
+  environment: string | null
+  roles: Generated<string[]>
+  subnet: string | null
+  host_domain: string | null
+  extra: JsonDefault<Record<string, unknown>>
+  created_at: Generated<Date>
+}
+
 export interface ItemsTable {
   id: string
   order_id: string
@@ -346,6 +376,7 @@ export interface LaunchAttemptsTable {
   error: JsonNull<AttemptError>
   created_at: Generated<Date>
   gone_at: Date | null
+  released_at: Date | null
 }
 
 export interface LaunchOrdersTable {
@@ -378,6 +409,8 @@ export interface LaunchOrdersTable {
   extra: JsonDefault<Extra>
   credentials: JsonDefault<Readonly<Record<string, string>>>
   priority: Generated<number>
+  healing: Generated<Healing>
+  healing_max: number | null
   deadline_at: Date | null
   wish: Generated<'run' | 'withdraw' | 'cancel' | 'terminate'>
   wish_version: Generated<number>
@@ -428,13 +461,33 @@ export interface LeasesTable {
   ended_at: Date | null
 }
 
+/** That a person asked for the removal of an orphan, and why it was not done yet. */
+export interface OrphanRemoval {
+  readonly user_id: string
+  readonly requested_at: string
+  /** The event that told of it. */
+  readonly event: string
+  readonly error?: AttemptError
+  readonly next_try_at?: string
+}
+
+export interface NameCountersTable {
+  project_id: string
+  stem: string
+  last: number
+}
+
 export interface OrphansTable {
   cloud_id: string
   provider_id: string
+  credential_id: string | null
   tag: string | null
   raw_state: string
   first_seen_at: Generated<Date>
   last_seen_at: Generated<Date>
+  absent_lists: Generated<number>
+  gone_at: Date | null
+  removal: JsonNull<OrphanRemoval>
   tombstone: JsonNull<Record<string, unknown>>
 }
 
@@ -451,6 +504,14 @@ export interface ProjectsTable {
   id: string
   name: string
   created_at: Generated<Date>
+}
+
+export interface RealmsTable {
+  cloud_id: string
+  provider_id: string
+  name: string
+  available: boolean
+  since: Generated<Date>
 }
 
 export interface ReservationsTable {
@@ -479,6 +540,15 @@ export interface SshKeysTable {
   released_at: Date | null
 }
 
+export interface TaggingsTable {
+  instance_id: string
+  attempt_id: string
+  wish: 'adopt' | 'release'
+  tries: Generated<number>
+  next_try_at: Generated<Date>
+  error: JsonNull<AttemptError>
+}
+
 export interface TokensTable {
   id: string
   project_id: string
@@ -504,6 +574,8 @@ export interface Tables {
   callbacks: CallbacksTable
   claims: ClaimsTable
   cloud_grants: CloudGrantsTable
+  cloud_offers: CloudOffersTable
+  cloud_surveys: CloudSurveysTable
   clouds: CloudsTable
   credentials: CredentialsTable
   deliveries: DeliveriesTable
@@ -518,17 +590,21 @@ export interface Tables {
   idempotency_keys: IdempotencyKeysTable
   installation: InstallationTable
   instances: InstancesTable
+  inventory: InventoryTable
   items: ItemsTable
   launch_attempts: LaunchAttemptsTable
   launch_orders: LaunchOrdersTable
   lease_events: LeaseEventsTable
   leases: LeasesTable
+  name_counters: NameCountersTable
   orphans: OrphansTable
   outbox: OutboxTable
   projects: ProjectsTable
+  realms: RealmsTable
   reservations: ReservationsTable
   sender_shards: SenderShardsTable
   ssh_keys: SshKeysTable
+  taggings: TaggingsTable
   tokens: TokensTable
   users: UsersTable
 }

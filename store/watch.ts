@@ -1,7 +1,4 @@
-/**
- * What the watcher of a cloud saw, written into the record. A watcher takes a new epoch at every start and every write
- * requires it: a watcher that was replaced, and does not know it yet, writes nothing.
- */
+/** What the watcher of a cloud saw, written into the record. Every write requires its epoch, see watch-epoch.ts. */
 import { type Kysely, sql } from 'kysely'
 import { stateObserved } from '../domain/instance.ts'
 import type { Machine } from '../domain/machine.ts'
@@ -13,46 +10,22 @@ import { recordEvents } from './events.ts'
 import { changeInstances, type InstanceChange } from './instances.ts'
 import type { CloudRow } from './order-plan.ts'
 import { lockOrder } from './orders.ts'
+import { noteOrphans } from './orphans.ts'
 import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
-
-/** The watcher was replaced by another; it has to stop. */
-export class StaleWatcher extends Error {
-  override readonly name = 'StaleWatcher'
-}
+import { requireEpoch } from './watch-epoch.ts'
 
 /** Instances changed in one transaction at most. */
 const OBSERVE_BATCH = 100
 
-/** Begins a watch: a new epoch. Undefined: no such cloud. */
-export function beginWatch(store: Store, cloud_name: string): Promise<CloudRow | undefined> {
-  return store.db
-    .updateTable('clouds')
-    .set({ watch_epoch: sql<number>`watch_epoch + 1` })
-    .where('name', '=', cloud_name)
-    .returningAll()
-    .executeTakeFirst()
-}
-
-/** Locks the cloud against a newer watch for the length of the transaction; `to_change`: it is about to be changed itself. */
-async function requireEpoch(trx: Trx, cloud: CloudRow, to_change = false): Promise<CloudRow> {
-  const found = trx
-    .selectFrom('clouds')
-    .selectAll()
-    .where('id', '=', cloud.id)
-    .where('watch_epoch', '=', cloud.watch_epoch)
-  const row = await (to_change ? found.forNoKeyUpdate() : found.forShare()).executeTakeFirst()
-  if (!row) throw new StaleWatcher(`the watch of cloud ${cloud.name} was taken over`)
-  return row
-}
-
 /**
- * Writes down one page of a list that was sent at `sent_at` (real time). Observations older than the record's row, or
- * that the state machine forbids, are dropped.
+ * Writes down one page of a list of an account that was sent at `sent_at` (real time). Observations older than the
+ * record's row, or that the state machine forbids, are dropped.
  */
 export async function observePage(
   store: Store,
   cloud: CloudRow,
+  account: string | null,
   machines: readonly Machine[],
   sent_at: Date,
 ): Promise<void> {
@@ -62,17 +35,23 @@ export async function observePage(
     cloud.id,
     tagged.map((machine) => machine.attempt_id!),
   )
-  const strangers: Machine[] = machines.filter((machine) => !tagged.includes(machine))
+  const others: Machine[] = machines.filter((machine) => !tagged.includes(machine))
   const unbound = new Map<string, { attempt_id: string; machine: Machine }[]>()
   const seen: { instance_id: string; machine: Machine }[] = []
   for (const machine of tagged) {
     const attempt = known.get(machine.attempt_id!)
-    if (!attempt || (attempt.provider_id !== null && attempt.provider_id !== machine.provider_id))
-      strangers.push(machine)
+    if (!attempt || (attempt.provider_id !== null && attempt.provider_id !== machine.provider_id)) others.push(machine)
     else if (attempt.provider_id === null) {
       unbound.set(attempt.order_id, [...(unbound.get(attempt.order_id) ?? []), { attempt_id: attempt.id, machine }])
     } else if (attempt.state === 'won' && isNews(attempt, machine))
       seen.push({ instance_id: attempt.instance_id, machine })
+  }
+  // The tag of one that was adopted is not its own yet, that of one that was released is still there.
+  const owned = await findOwned(store.db, cloud.id, others)
+  const strangers = others.filter(({ provider_id, state }) => state !== 'terminated' && !owned.has(provider_id))
+  for (const machine of others) {
+    const attempt = owned.get(machine.provider_id)
+    if (attempt?.state === 'won' && isNews(attempt, machine)) seen.push({ instance_id: attempt.instance_id, machine })
   }
   for (const [order_id, found] of unbound) await bindFound(store, cloud, order_id, found, sent_at)
   for (const { attempt_id, machine } of [...unbound.values()].flat()) {
@@ -83,14 +62,13 @@ export async function observePage(
   for (let start = 0; start < seen.length; start += OBSERVE_BATCH) {
     await observeStates(store, cloud, seen.slice(start, start + OBSERVE_BATCH), sent_at)
   }
-  if (strangers.length) await noteOrphans(store, cloud, strangers)
+  if (strangers.length) await noteOrphans(store, cloud, account, strangers, sent_at)
 }
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
-async function findAttempts(db: Kysely<Tables>, cloud_id: string, ids: readonly string[]) {
-  if (!ids.length) return new Map<string, never>()
-  const rows = await db
+const attemptsAt = (db: Kysely<Tables>, cloud_id: string) =>
+  db
     .selectFrom('launch_attempts')
     .innerJoin('instances', 'instances.id', 'launch_attempts.instance_id')
     .select([
@@ -104,10 +82,24 @@ async function findAttempts(db: Kysely<Tables>, cloud_id: string, ids: readonly 
       'instances.private_addresses',
       'instances.absent_lists',
     ])
-    .where('launch_attempts.id', 'in', ids)
     .where('launch_attempts.cloud_id', '=', cloud_id)
-    .execute()
+
+async function findAttempts(db: Kysely<Tables>, cloud_id: string, ids: readonly string[]) {
+  if (!ids.length) return new Map<string, never>()
+  const rows = await attemptsAt(db, cloud_id).where('launch_attempts.id', 'in', ids).execute()
   return new Map(rows.map((row) => [row.id, row]))
+}
+
+/** Machines that an attempt has, or had until it was released, by their provider's id; the present owner counts. */
+async function findOwned(db: Kysely<Tables>, cloud_id: string, machines: readonly Machine[]) {
+  if (!machines.length) return new Map<string, never>()
+  const ids = machines.map(({ provider_id }) => provider_id)
+  const rows = await attemptsAt(db, cloud_id)
+    .where('launch_attempts.provider_id', 'in', ids)
+    .where((where) => where.or([where('gone_at', 'is', null), where('released_at', 'is not', null)]))
+    .orderBy(sql`gone_at is null`)
+    .execute()
+  return new Map(rows.map((row) => [row.provider_id!, row]))
 }
 
 type KnownAttempt = Awaited<ReturnType<typeof findAttempts>> extends Map<string, infer R> ? R : never
@@ -228,57 +220,6 @@ async function bindFound(
     await wake(trx, [
       { target: orderWorkflowId(order_id), project_id: order.project_id, attended_until: order.attended_until },
     ])
-  })
-}
-
-/** Machines with our tag and no attempt are listed, and told once; nothing of ours deletes them. */
-async function noteOrphans(store: Store, cloud: CloudRow, machines: readonly Machine[]): Promise<void> {
-  await write(store, async (trx) => {
-    await requireEpoch(trx, cloud, true)
-    const found: Machine[] = []
-    for (const machine of machines) {
-      const row = await trx
-        .insertInto('orphans')
-        .values({
-          cloud_id: cloud.id,
-          provider_id: machine.provider_id,
-          tag: machine.attempt_id,
-          raw_state: machine.raw_state,
-        })
-        .onConflict((conflict) =>
-          conflict
-            .columns(['cloud_id', 'provider_id'])
-            .doUpdateSet({ last_seen_at: sql<Date>`clock_timestamp()`, raw_state: machine.raw_state }),
-        )
-        .returning(sql<boolean>`xmax = 0`.as('fresh'))
-        .executeTakeFirst()
-      if (row?.fresh) found.push(machine)
-    }
-    if (!found.length) return
-    const { sequence, state } = await trx
-      .updateTable('clouds')
-      .set({ sequence: sql<number>`sequence + ${found.length}` })
-      .where('id', '=', cloud.id)
-      .returning(['sequence', 'state'])
-      .executeTakeFirstOrThrow()
-    await recordEvents(
-      trx,
-      found.map((machine, place) => ({
-        project_id: null,
-        resource_type: 'cloud' as const,
-        resource_id: cloud.id,
-        sequence: sequence - found.length + place + 1,
-        type: 'cloud.orphan_found',
-        from: state,
-        to: state,
-        snapshot: { name: cloud.name, provider_id: machine.provider_id, tag: machine.attempt_id },
-        cause: {
-          rule: 'no_attempt_of_ours',
-          reason: 'a machine with our tag that the record does not know; its removal is a person’s decision',
-          evidence: { provider_id: machine.provider_id, raw_state: machine.raw_state },
-        },
-      })),
-    )
   })
 }
 
@@ -423,10 +364,10 @@ export async function watchLoad(
   const { rows } = await sql<{ fresh: boolean; pending: boolean; alive: boolean }>`
     select exists (select from instances where cloud_id = ${cloud_id} and state = 'starting' and acknowledged_at > clock_timestamp() - interval '5 s') as fresh,
       exists (select from launch_attempts where cloud_id = ${cloud_id} and state in ('sent', 'unknown'))
-        or exists (select from instances where cloud_id = ${cloud_id} and (state in ('starting', 'stopping', 'rebooting') or absent_lists > 0)) as pending,
+        or exists (select from instances where cloud_id = ${cloud_id} and (state in ('starting', 'stopping', 'rebooting') or absent_lists > 0))
+        or exists (select from orphans where cloud_id = ${cloud_id} and gone_at is null and (removal is not null or absent_lists > 0)) as pending,
       exists (select from instances where cloud_id = ${cloud_id} and state not in ('pending', 'terminated', 'failed'))
-        or exists (select from launch_attempts where cloud_id = ${cloud_id} and state = 'lost' and gone_at is null) as alive`.execute(
-    db,
-  )
+        or exists (select from launch_attempts where cloud_id = ${cloud_id} and state = 'lost' and gone_at is null)
+        or exists (select from orphans where cloud_id = ${cloud_id} and gone_at is null) as alive`.execute(db)
   return rows[0]!
 }

@@ -3,6 +3,7 @@ import { serve } from '@hono/node-server'
 import { sql } from 'kysely'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
+import { openClouds } from '../activities/clouds.ts'
 import { createApp } from '../api/app.ts'
 import { openConfiguration } from '../api/pcm/configuration.ts'
 import { parseAllowList } from '../domain/hook-address.ts'
@@ -11,6 +12,7 @@ import { openStore, type Store } from '../store/database.ts'
 import type { Envelope } from '../store/envelope.ts'
 import { openHints } from '../store/hints.ts'
 import { assertCompatible } from '../store/migrate.ts'
+import { createConsoleLog, createLook } from './cloud-look.ts'
 import type { EngineSide, EngineSideNeeds } from './engine-side.ts'
 import { observe, registerMetrics } from './metrics.ts'
 
@@ -70,16 +72,15 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     : undefined
   const registry = new Registry()
   const leaving = new AbortController()
+  const observed = observe(registry)
+  const clouds = openClouds(store, envelope, observed.call)
 
   let engine: EngineSide | undefined
   if (role !== 'api') {
-    const [{ openClouds }, { createActivities }, { startEngineSide }] = await Promise.all([
-      import('../activities/clouds.ts'),
+    const [{ createActivities }, { startEngineSide }] = await Promise.all([
       import('../activities/index.ts'),
       import('./engine-side.ts'),
     ])
-    const observed = observe(registry)
-    const clouds = openClouds(store, envelope, observed.call)
     const activities = createActivities({
       store,
       hints,
@@ -122,6 +123,8 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     store,
     hints,
     envelope,
+    look: createLook(store, clouds),
+    consoleLog: createConsoleLog(clouds),
     ...(configuration ? { configuration } : {}),
     hook_allow: allow,
     auth: options.auth,

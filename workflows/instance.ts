@@ -7,7 +7,7 @@ import { PLAN_LOCALLY, PLAN_PATIENTLY, STEP } from './options.ts'
 const local = proxyLocalActivities<Activities>({ ...PLAN_LOCALLY, summary: 'plan the instance' })
 const patient = proxyActivities<Activities>({ ...PLAN_PATIENTLY, summary: 'plan the instance (the record was away)' })
 
-/** Works off the actions of one instance, in order. Id `instance/<id>`. */
+/** Works off the actions of one instance, in order, and tells its machine whose it is. Id `instance/<id>`. */
 export async function instance(instance_id: string): Promise<void> {
   await lookAfter(instance_id, {
     plan: (id, now) => local.planInstance(id, now.failing),
@@ -23,7 +23,7 @@ function run(step: Step): Promise<unknown> {
     summary: step.summary,
   })
   const [instance_id, action_id] = step.args as [string, string]
-  return step.activity === 'terminateInstance'
-    ? steps.terminateInstance(instance_id)
-    : steps.actOnInstance(instance_id, action_id)
+  if (step.activity === 'terminateInstance') return steps.terminateInstance(instance_id)
+  if (step.activity === 'tagInstance') return steps.tagInstance(instance_id)
+  return steps.actOnInstance(instance_id, action_id)
 }

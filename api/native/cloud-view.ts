@@ -1,19 +1,7 @@
 /** Clouds as the native wire shows and takes them. */
 import { z } from '@hono/zod-openapi'
-import { type listOrphans, retiredReason, type ShownCloud } from '../../store/clouds.ts'
-import {
-  decodeCursor,
-  ErrorOut,
-  encodeCursor,
-  fields,
-  Int4,
-  iso,
-  isoOrNull,
-  MomentOut,
-  Next,
-  page,
-  Word,
-} from '../schemas.ts'
+import { retiredReason, type ShownCloud } from '../../store/clouds.ts'
+import { ErrorOut, fields, Int4, iso, isoOrNull, MomentOut, Word } from '../schemas.ts'
 
 const NAMES_MAX = 500
 const SETTINGS_BYTES_MAX = 65_536
@@ -112,42 +100,3 @@ export const renderCloud = (row: ShownCloud, operator: boolean): z.infer<typeof 
   sequence: row.sequence,
   created_at: iso(row.created_at),
 })
-
-// Orphans ------------------------------------------------------------------------------------------------------------
-
-const Orphan = z
-  .strictObject({
-    provider_id: z.string(),
-    tag: z.string().nullable(),
-    raw_state: z.string(),
-    first_seen_at: MomentOut,
-    last_seen_at: MomentOut,
-    tombstone: z.record(z.string(), z.unknown()).nullable().openapi({ description: 'Who gave it up, and when.' }),
-  })
-  .openapi('Orphan')
-
-export const OrphansQuery = fields(page)
-export const OrphansPage = z.strictObject({ orphans: z.array(Orphan), next: Next })
-
-type OrphanRow = Awaited<ReturnType<typeof listOrphans>>[number]
-
-/** A page of orphans, by the cloud's own ids. */
-export async function renderOrphans(
-  { limit, cursor }: { limit: number; cursor?: string | undefined },
-  read: (page: { limit: number; after?: string | undefined }) => Promise<OrphanRow[]>,
-): Promise<z.infer<typeof OrphansPage>> {
-  const after = cursor === undefined ? undefined : decodeCursor('orphans', /^[^\0]+$/, cursor)
-  const rows = await read({ limit: limit + 1, after })
-  const shown = rows.slice(0, limit)
-  return {
-    orphans: shown.map(({ provider_id, tag, raw_state, first_seen_at, last_seen_at, tombstone }) => ({
-      provider_id,
-      tag,
-      raw_state,
-      first_seen_at: iso(first_seen_at),
-      last_seen_at: iso(last_seen_at),
-      tombstone,
-    })),
-    next: rows.length > limit ? encodeCursor('orphans', shown.at(-1)!.provider_id) : null,
-  }
-}

@@ -7,7 +7,6 @@ import {
   insertCloud,
   listClouds,
   listGrants,
-  listOrphans,
   type ShownCloud,
   updateCloud,
   withdrawCloud,
@@ -19,21 +18,12 @@ import { invalid, notFound } from '../errors.ts'
 import { ifMatch, requestKey, tellVersion } from '../request.ts'
 import { changeHeaders, errors, guarded, guardedBody, writeHeaders } from '../route.ts'
 import { body, fields, json, Next, Word } from '../schemas.ts'
-import {
-  Cloud,
-  CloudChange,
-  CloudInput,
-  Grant,
-  OrphansPage,
-  OrphansQuery,
-  renderCloud,
-  renderOrphans,
-} from './cloud-view.ts'
+import { Cloud, CloudChange, CloudInput, Grant, renderCloud } from './cloud-view.ts'
 
 // Schema -------------------------------------------------------------------------------------------------------------
 
 const CloudEnvelope = z.strictObject({ cloud: Cloud })
-const CloudParams = z.strictObject({ cloud: Word })
+export const CloudParams = z.strictObject({ cloud: Word })
 const GrantParams = z.strictObject({ cloud: Word, project: Word })
 
 // Routes -------------------------------------------------------------------------------------------------------------
@@ -109,16 +99,6 @@ const withdraw = createRoute({
   responses: { 204: { description: 'It may not any more.' }, ...errors },
 })
 
-const orphans = createRoute({
-  method: 'get',
-  path: '/api/clouds/{cloud}/orphans',
-  ...common,
-  summary: 'List machines with our tag that belong to nothing of ours; removing them is a person’s act',
-  ...guarded('operator'),
-  request: { params: CloudParams, query: OrphansQuery },
-  responses: { 200: json('A page.', OrphansPage), ...errors },
-})
-
 // Handlers -----------------------------------------------------------------------------------------------------------
 
 /** Registers `/api/clouds`. */
@@ -175,14 +155,6 @@ export function routeClouds(app: Api): void {
     await changeGrant(c, 204, withdrawCloud)
     return c.body(null, 204)
   })
-
-  app.openapi(orphans, async (c) => {
-    const cloud = await visible(c, c.req.valid('param').cloud)
-    return c.json(
-      await renderOrphans(c.req.valid('query'), (page) => listOrphans(c.get('deps').store.db, cloud.id, page)),
-      200,
-    )
-  })
 }
 
 const sealed = (envelope: { seal(text: string, context: string): Buffer }, credential: string | undefined) => {
@@ -191,7 +163,7 @@ const sealed = (envelope: { seal(text: string, context: string): Buffer }, crede
 }
 
 /** A cloud as the asker may see it: operators all, others what is granted to their project. */
-async function visible(c: ApiContext, name: string): Promise<ShownCloud> {
+export async function visible(c: ApiContext, name: string): Promise<ShownCloud> {
   const { role, project_id } = c.get('identity')
   const [cloud] = await listClouds(c.get('deps').store.db, { name, ...(role === 'operator' ? {} : { project_id }) })
   if (!cloud) throw notFound('cloud', name)

@@ -1,7 +1,9 @@
-/** Instances: read, and their actions. */
+/** Instances: read, their actions, and their release. */
 import { createRoute, z } from '@hono/zod-openapi'
 import { findAction, listActions, requestAction } from '../../store/actions.ts'
+import { changeOnce } from '../../store/idempotency.ts'
 import { findInstance, listInstances } from '../../store/instances.ts'
+import { releaseInstance } from '../../store/release.ts'
 import { type Api, type ApiContext, callerOf } from '../context.ts'
 import { notFound } from '../errors.ts'
 import { requestKey, tellVersion } from '../request.ts'
@@ -148,6 +150,19 @@ const getAction = createRoute({
   responses: { 200: json('The action.', ActionEnvelope), ...errors },
 })
 
+const release = createRoute({
+  method: 'post',
+  path: '/api/instances/{instance_id}/release',
+  ...common,
+  summary: 'Let the machine of an instance go without deleting it',
+  ...guarded('write'),
+  request: { ...writeHeaders, params: InstanceParams },
+  responses: {
+    202: json('Released: the instance is over, its machine lives on; our tags are taken off it.', InstanceEnvelope),
+    ...errors,
+  },
+})
+
 // Handlers -----------------------------------------------------------------------------------------------------------
 
 /** Registers `/api/instances` and the address of an instance within its deployment. */
@@ -186,6 +201,17 @@ export function routeInstances(app: Api): void {
     const made = renderAction((await findAction(store.db, caller.project_id, action_id))!)
     c.header('Location', made.href)
     return c.json({ action: made }, 202)
+  })
+
+  app.openapi(release, async (c) => {
+    const { instance_id } = c.req.valid('param')
+    const answer = { status: 202, resource_type: 'instance', resource_id: instance_id }
+    await changeOnce(c.get('deps').store, callerOf(c), await requestKey(c), answer, (trx) =>
+      releaseInstance(trx, callerOf(c), instance_id),
+    )
+    const instance = await owned(c, instance_id)
+    tellVersion(c, instance.sequence)
+    return c.json({ instance: renderInstance(instance) }, 202)
   })
 
   app.openapi(actions, async (c) => {

@@ -182,6 +182,8 @@ async function accept(c: ApiContext, input: z.infer<typeof OrderInput>): Promise
     extra: order.extra ?? {},
     credentials: credentials.credentials,
     priority: order.priority ?? 0,
+    healing: order.healing ?? 'none',
+    healing_max: order.healing_max ?? null,
     wish: 'run',
     blocker: null,
     sequence: 1,

@@ -1,6 +1,7 @@
 /** A launch order as people write it, and the check of its names against what the project may use. */
 import { z } from '@hono/zod-openapi'
 import type { Problem } from '../../domain/errors.ts'
+import { HEALINGS } from '../../domain/launch-order.ts'
 import type { CloudNames } from '../../store/clouds.ts'
 import type { Envelope } from '../../store/envelope.ts'
 import type { CheckedEntry } from '../../store/orders.ts'
@@ -72,6 +73,12 @@ export const orderShape = {
   user_data: UserData.optional().openapi({ description: 'Given to the machines; kept sealed and never shown.' }),
   extra: ExtraInput.optional(),
   priority: z.int().min(-1_000).max(1_000).optional(),
+  healing: z.enum(HEALINGS).optional().openapi({
+    description: 'What is done for a machine that dies after it ran; default: none.',
+  }),
+  healing_max: z.int().min(1).max(ITEMS_MAX).optional().openapi({
+    description: 'How many of its deployment may be healed at once; default: a fifth.',
+  }),
 } as const
 
 /** `at_least` stands with its policy and is no more than there are. */

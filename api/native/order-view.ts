@@ -1,5 +1,6 @@
 /** Launch orders and their attempts as the native wire shows them. */
 import { z } from '@hono/zod-openapi'
+import { HEALINGS } from '../../domain/launch-order.ts'
 import type { listAttempts, ShownOrder } from '../../store/order-list.ts'
 import { BlockerOut, ErrorOut, iso, isoOrNull, MomentOut } from '../schemas.ts'
 
@@ -36,6 +37,8 @@ export const LaunchOrder = z
     extra: z.record(z.string(), z.unknown()),
     credentials: z.array(z.string()).openapi({ description: 'Ids of those it was given.' }),
     priority: z.int(),
+    healing: z.enum(HEALINGS),
+    healing_max: z.int().nullable(),
     wish: z.enum(['run', 'withdraw', 'cancel', 'terminate']).openapi({
       description: '`withdraw`: what did not run yet is not wanted any more.',
     }),
@@ -90,6 +93,8 @@ export function renderOrder(row: Shown): z.infer<typeof LaunchOrder> {
     extra,
     credentials: Object.values(row.credentials),
     priority,
+    healing: row.healing,
+    healing_max: row.healing_max,
     wish,
     blocker: row.blocker,
     sequence: row.sequence,

@@ -67,6 +67,8 @@ export function openDossier(ledgers: Ledgers, options: JudgeOptions): Dossier {
   const bound = new Map(
     record.instances
       .filter((instance) => instance.provider_id !== null)
+      // One that was released may be another's by now.
+      .toSorted((a, b) => Number(b.state === 'terminated') - Number(a.state === 'terminated'))
       .map((instance) => [machineKey(instance.cloud, instance.provider_id), instance]),
   )
   const machines = ledgers.clouds.flatMap((cloud) => machinesAt(cloud, ledgers.installation_id))

@@ -117,6 +117,7 @@ function judgeInstance(dossier: Dossier, instance: InstanceRow, machine: Machine
       if (ran_ms === null || told_ms < ran_ms)
         differ(`was told running at ${at(told_ms)} (${event.id}), its machine ran at ${at(ran_ms)}`)
     }
+    if (event.cause.rule === 'released') continue // its machine lives on
     if (event.to === 'terminated' && machine.gone_at_ms !== null && told_ms < machine.gone_at_ms)
       differ(
         `was told terminated at ${at(told_ms)} (${event.id}), ${nameOf(machine)} was gone at ${at(machine.gone_at_ms)}`,

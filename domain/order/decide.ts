@@ -41,6 +41,8 @@ export function decideOrder(view: OrderView, now: number): OrderDecision {
     items: [...notes.items.values()],
     instances: notes.instances,
     attempts: notes.attempts,
+    restarts: notes.restarts,
+    attention: notes.attention,
     undo: notes.undo,
     create_batches: [...notes.create].map(([batch, entry]) => ({ batch, ...entry })),
     delete_batches,
@@ -105,6 +107,8 @@ function compensate(view: OrderView, notes: Notes): OrderDecision {
     items: failed,
     instances: notes.instances.filter((change) => instances.has(change.id)),
     attempts: [],
+    restarts: [],
+    attention: [],
     undo: [],
     create_batches: [],
     delete_batches: [],
@@ -124,7 +128,7 @@ function runOutcome(view: OrderView, notes: Notes): Outcome {
         partial,
         rule: 'items_running',
         reason: `${counts.running} of ${view.items.length} run`,
-        blocker: isHeldBack(notes) ? blocker : null,
+        blocker: isHeldBack(notes) || blocker?.code === 'healing_capped' ? blocker : null,
       }
     const state = counts.failed > 0 ? 'failed' : view.wish === 'withdraw' && !view.settled ? 'cancelled' : 'terminated'
     return { state, partial: false, rule: 'no_item_left', reason: 'none of its instances is left', blocker: null }

@@ -17,6 +17,10 @@ export interface Notes {
   readonly wanting: ItemView[]
   readonly blockers: BlockerDecision[]
   readonly due: number[]
+  /** How many more of the deployment may be healed now. */
+  healing_room: number
+  readonly restarts: OrderDecision['restarts'][number][]
+  readonly attention: OrderDecision['attention'][number][]
   readonly create: Map<number, { cloud_id: string; count: number }>
   readonly free: Map<string, number>
   /** State of each item after this decision. */
@@ -37,6 +41,9 @@ export function newNotes(view: OrderView, now: number): Notes {
     wanting: [],
     blockers: [],
     due: [],
+    healing_room: view.healing_room,
+    restarts: [],
+    attention: [],
     create: new Map(),
     free: new Map(view.clouds.flatMap((cloud) => (cloud.free === null ? [] : [[cloud.id, cloud.free]]))),
     after: new Map(view.items.map((item) => [item.id, item.state])),

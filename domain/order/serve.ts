@@ -1,4 +1,5 @@
 /** Forward: an item is served by attempts, one after the other, until one of its machines runs. */
+import { healItem } from './heal.ts'
 import { addCreate, doom, endItem, type Notes, setItem } from './notes.ts'
 import { undoItem } from './undo.ts'
 import type { AttemptView, CloudView, ItemView } from './view.ts'
@@ -27,7 +28,7 @@ export function serveItem(notes: Notes, item: ItemView): void {
 function replaceMachine(notes: Notes, item: ItemView): void {
   if (item.instance_state === 'terminated') endItem(notes, item, 'terminated')
   else if (item.instance_state !== 'missing') notes.wanting.push(item)
-  else if (item.state === 'running') endItem(notes, item, 'failed')
+  else if (item.state === 'running') healItem(notes, item, null)
   else startOver(notes, item, 'the machine vanished before it ran')
 }
 
@@ -45,7 +46,7 @@ function followWinner(notes: Notes, item: ItemView, winner: AttemptView): void {
       setItem(notes, item, 'running')
       return
     case 'failed':
-      if (item.state === 'running') endItem(notes, item, 'failed')
+      if (item.state === 'running') healItem(notes, item, winner)
       else {
         notes.attempts.push({ id: winner.id, state: 'surplus', gone: false, reason: 'its machine failed to start' })
         doom(notes, winner)

@@ -1,7 +1,7 @@
 /** What a decision about a launch order is made of, and what it says. */
 
 import type { BlockerDecision } from '../blocker.ts'
-import type { OrderPolicy } from '../launch-order.ts'
+import type { Healing, OrderPolicy } from '../launch-order.ts'
 import type { AttemptError } from '../record.ts'
 
 export type OrderState =
@@ -55,6 +55,8 @@ export interface ItemView {
   readonly instance_id: string
   readonly instance_state: string
   readonly instance_wish: 'run' | 'stop' | 'terminate'
+  /** The restart by which it is being healed, or was in vain; null: none since it failed. */
+  readonly restart: 'open' | 'failed' | null
   /** Attempts that may still have, or come to have, a machine. */
   readonly open: readonly AttemptView[]
 }
@@ -79,6 +81,10 @@ export interface OrderView {
   readonly at_least: number | null
   /** `withdraw`: what does not run yet is not wanted any more, what runs is. */
   readonly wish: 'run' | 'withdraw' | 'cancel' | 'terminate'
+  /** What is done for a machine that dies after it ran. */
+  readonly healing: Healing
+  /** How many more of its deployment may be healed now. */
+  readonly healing_room: number
   /** It once ran: what is left of it then goes by a person's wish alone. */
   readonly settled: boolean
   /** Its machines may be deleted: automatic removal is on, or a person ended the order. */
@@ -122,6 +128,10 @@ export interface OrderDecision {
   }[]
   /** Attempts whose fate is settled here. `gone`: there never was, and never will be, a machine. */
   readonly attempts: readonly { id: string; state: 'lost' | 'unknown' | 'surplus'; gone: boolean; reason: string }[]
+  /** Instances whose machine is restarted to heal it. */
+  readonly restarts: readonly { id: string; reason: string }[]
+  /** Instances that a person is to look at. */
+  readonly attention: readonly { id: string; reason: string }[]
   readonly undo: readonly { attempt_id: string; undo_batch: number }[]
   readonly create_batches: readonly { batch: number; cloud_id: string; count: number }[]
   readonly delete_batches: readonly { undo_batch: number; cloud_id: string; count: number }[]

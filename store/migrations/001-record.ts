@@ -139,16 +139,48 @@ create table cloud_grants (
   primary key (project_id, cloud_id)
 );
 
--- Machines with our tag and no attempt of ours: reported, removed by a person only.
+-- Machines with our tag and no attempt of ours: reported, removed or adopted by a person only.
 create table orphans (
   cloud_id uuid not null references clouds,
   provider_id text not null,
+  credential_id uuid references credentials, -- of the account it is in; null: the cloud's own
   tag text,
   raw_state text not null,
   first_seen_at timestamptz not null default clock_timestamp(),
   last_seen_at timestamptz not null default clock_timestamp(),
+  absent_lists int not null default 0, -- complete lists in a row that did not show it
+  gone_at timestamptz, -- it is not there any more
+  removal jsonb, -- a person asked for it: {user_id, requested_at, event, error?, next_try_at?}
   tombstone jsonb,
   primary key (cloud_id, provider_id)
+);
+
+-- What a cloud last told of its realms, sizes and images, and when it was asked for each of the three.
+create table realms (
+  cloud_id uuid not null references clouds,
+  provider_id text not null,
+  name text not null,
+  available boolean not null,
+  since timestamptz not null default record_now(), -- it is, or is not, available
+  primary key (cloud_id, provider_id)
+);
+
+create table cloud_offers (
+  cloud_id uuid not null references clouds,
+  kind text not null check (kind in ('size', 'image')),
+  provider_id text not null,
+  name text not null,
+  attributes jsonb not null default '{}', -- {vcpus, memory_mib, disk_gib} of a size
+  primary key (cloud_id, kind, provider_id)
+);
+
+create table cloud_surveys (
+  cloud_id uuid not null references clouds,
+  kind text not null check (kind in ('realm', 'size', 'image')),
+  seen_at timestamptz, -- last answered
+  failing_since timestamptz, -- null: the last time it was answered
+  last_error jsonb, -- {class, message, at}
+  primary key (cloud_id, kind)
 );
 
 -- Events and hooks ---------------------------------------------------------------------------------------------------
@@ -390,6 +422,8 @@ create table launch_orders (
   extra jsonb not null default '{}',
   credentials jsonb not null default '{}', -- cloud id -> id of the credential it is used with; others: the cloud's own
   priority int not null default 0,
+  healing text not null default 'none' check (healing in ('none', 'restart', 'replace', 'notify')),
+  healing_max int check (healing_max > 0), -- of its deployment at once; null: a fifth
   deadline_at timestamptz,
   wish text not null default 'run' check (wish in ('run', 'withdraw', 'cancel', 'terminate')),
   wish_version int not null default 1,
@@ -453,7 +487,7 @@ create table instances (
 create index instances_by_order on instances (order_id);
 create index instances_by_project on instances (project_id, id desc);
 create index instances_by_deployment on instances (deployment_id);
-create unique index instances_by_machine on instances (cloud_id, provider_id) where provider_id is not null;
+create unique index instances_by_machine on instances (cloud_id, provider_id) where provider_id is not null and state <> 'terminated';
 create index instances_alive on instances (cloud_id) where state not in ('pending', 'terminated', 'failed');
 
 -- Whom an instance's changes are told, beside the hooks of its project: the lane is a hook, one for each address.
@@ -476,6 +510,28 @@ create table ssh_keys (
   fingerprint text not null,
   sealed bytea, -- null: given out, or erased with its instance
   released_at timestamptz
+);
+
+-- Names given to machines: each once for good. What became of the machine is its instance's to tell.
+create table inventory (
+  id uuid primary key,
+  project_id uuid not null references projects,
+  name text not null,
+  instance_id uuid not null unique references instances,
+  cloud text not null,
+  environment text,
+  roles text[] not null default '{}',
+  subnet text,
+  host_domain text,
+  extra jsonb not null default '{}', -- what its caller adds to the record
+  created_at timestamptz not null default record_now(),
+  unique (project_id, name)
+);
+create table name_counters (
+  project_id uuid not null references projects,
+  stem text not null, -- a name with a gap where the number goes
+  last int not null,
+  primary key (project_id, stem)
 );
 
 create table items (
@@ -514,14 +570,26 @@ create table launch_attempts (
   next_send_at timestamptz, -- real time
   error jsonb, -- {class, message, evidence, at}
   created_at timestamptz not null default record_now(),
-  gone_at timestamptz, -- its machine, if there was one, is confirmed gone
+  gone_at timestamptz, -- its machine, if there was one, is confirmed gone, or was released
+  released_at timestamptz, -- a person let its machine go: it lives on and is not ours
   unique (item_id, number)
 );
 create unique index one_winner_an_item on launch_attempts (item_id) where state = 'won' and gone_at is null;
 create index launch_attempts_by_order on launch_attempts (order_id, batch);
 create index launch_attempts_by_cloud on launch_attempts (cloud_id, state);
 create index launch_attempts_by_credential on launch_attempts (credential_id) where credential_id is not null and gone_at is null;
-create unique index launch_attempts_by_machine on launch_attempts (cloud_id, provider_id) where provider_id is not null;
+create unique index launch_attempts_by_machine on launch_attempts (cloud_id, provider_id) where provider_id is not null and gone_at is null;
+create index launch_attempts_released on launch_attempts (cloud_id, provider_id) where released_at is not null;
+
+-- Machines that are to be told whose they are: adopted ones get our tags, released ones lose them. Open until confirmed.
+create table taggings (
+  instance_id uuid primary key references instances,
+  attempt_id uuid not null references launch_attempts,
+  wish text not null check (wish in ('adopt', 'release')),
+  tries int not null default 0,
+  next_try_at timestamptz not null default clock_timestamp(), -- real time
+  error jsonb -- {class, message, evidence, at}
+);
 
 -- Capacity and quota are claims: one row an attempt, released exactly once.
 create table claims (

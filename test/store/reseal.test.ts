@@ -21,7 +21,9 @@ test('every column that is sealed is in the list', async () => {
     where table_schema = 'public' and data_type = 'bytea' order by 1`.execute(server.store.db)
   const plain = ['events.digest', 'idempotency_keys.request_hash', 'instances.content_hash', 'tokens.hash']
   const text = await readFile(join(import.meta.dirname, '../../store/reseal.ts'), 'utf8')
-  const listed = [...text.matchAll(/table: '(\w+)',\s+column: '(\w+)'/g)].map(([, table, column]) => `${table}.${column}`)
+  const listed = [...text.matchAll(/table: '(\w+)',\s+column: '(\w+)'/g)].map(
+    ([, table, column]) => `${table}.${column}`,
+  )
   expect(rows.map(({ place }) => place).filter((place) => !plain.includes(place))).toEqual(listed.toSorted())
 })
 

@@ -28,6 +28,7 @@ const item = (id: string, change: Partial<ItemView> = {}): ItemView => ({
   instance_id: `instance-${id}`,
   instance_state: 'pending',
   instance_wish: 'run',
+  restart: null,
   open: [],
   ...change,
 })
@@ -55,6 +56,8 @@ const order = (items: ItemView[], change: Partial<OrderView> = {}): OrderView =>
   settled: false,
   wish: 'run',
   may_delete: true,
+  healing: 'none',
+  healing_room: 0,
   clouds: [cloud('east'), cloud('west')],
   items,
   next_batch: 7,
@@ -309,6 +312,67 @@ test('while its machine starts at a cloud that cannot be listed, the order says 
     state: 'settling',
     blocker: { code: 'cloud_unseen' },
     due_at: NOW + 10_000,
+  })
+})
+
+describe('healing', () => {
+  const won = (id: string) => attempt(`won-${id}`, { state: 'won', provider_id: `m-${id}` })
+  const ran = (id: string, change: Partial<ItemView>) => item(id, { state: 'running', attempts: 1, ...change })
+  const failed = (id: string, change: Partial<ItemView> = {}) =>
+    ran(id, { instance_state: 'failed', open: [won(id)], ...change })
+  const vanished = (id: string) => ran(id, { instance_state: 'missing' })
+  const settled = (items: ItemView[], change: Partial<OrderView>) =>
+    decideOrder(order([running('z'), ...items], { state: 'running', settled: true, healing_room: 1, ...change }), NOW)
+
+  test('none: what died stays dead', () => {
+    expect(settled([failed('a')], {}).items).toEqual([{ id: 'a', state: 'failed' }])
+  })
+
+  test('replace: another attempt at the first cloud, the old machine goes', () => {
+    const decision = settled([failed('a')], { healing: 'replace' })
+    expect(decision.open).toMatchObject([{ item_id: 'a', number: 2, cloud_id: 'east' }])
+    expect(decision.instances).toMatchObject([{ id: 'instance-a', to: 'pending', rule: 'healing' }])
+    expect(decision.undo).toEqual([{ attempt_id: 'won-a', undo_batch: 3 }])
+    expect(decision).toMatchObject({ state: 'running', partial: true, done: false })
+  })
+
+  test('replace: what vanished as well, but no more at once than there is room for', () => {
+    const decision = settled([vanished('a'), vanished('b')], { healing: 'replace' })
+    expect(decision.open).toMatchObject([{ item_id: 'a' }])
+    expect(decision.due_at).toBe(NOW + 5_000)
+    expect(settled([vanished('b')], { healing: 'replace', healing_room: 0 })).toMatchObject({
+      open: [],
+      done: false,
+      blocker: { code: 'healing_capped' },
+    })
+  })
+
+  test('restart: what failed, once; what vanished is lost', () => {
+    expect(settled([failed('a')], { healing: 'restart' }).restarts).toMatchObject([{ id: 'instance-a' }])
+    expect(settled([failed('a', { restart: 'open' })], { healing: 'restart' })).toMatchObject({
+      restarts: [],
+      items: [],
+    })
+    expect(settled([failed('a', { restart: 'failed' })], { healing: 'restart' }).items).toMatchObject([
+      { state: 'failed' },
+    ])
+    expect(settled([vanished('a')], { healing: 'restart' }).items).toMatchObject([{ state: 'failed' }])
+  })
+
+  test('notify: a person is asked to look, once', () => {
+    const decision = settled([failed('a')], { healing: 'notify' })
+    expect(decision.attention).toMatchObject([{ id: 'instance-a' }])
+    expect(decision.items).toMatchObject([{ id: 'a', state: 'failed' }])
+  })
+
+  test.each<[string, Partial<OrderView>, Partial<ItemView>]>([
+    ['the end of the order', { wish: 'terminate' }, {}],
+    ['a person who stopped it', {}, { instance_wish: 'stop' }],
+    ['a person who ended it', {}, { instance_wish: 'terminate' }],
+  ])('%s comes before it', (_, view, change) => {
+    const decision = settled([failed('a', change)], { healing: 'replace', ...view })
+    expect(decision.open).toEqual([])
+    expect(decision.instances.filter(({ to }) => to === 'pending')).toEqual([])
   })
 })
 
