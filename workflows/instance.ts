@@ -22,8 +22,9 @@ function run(step: Step): Promise<unknown> {
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     summary: step.summary,
   })
-  const [instance_id, action_id] = step.args as [string, string]
-  if (step.activity === 'terminateInstance') return steps.terminateInstance(instance_id)
+  const [instance_id, action_id] = step.args as [string, string?]
   if (step.activity === 'tagInstance') return steps.tagInstance(instance_id)
+  // In older plans a deletion goes by the other name, without an action: there was no other step.
+  if (step.activity === 'terminateInstance' || action_id === undefined) return steps.terminateInstance(instance_id)
   return steps.actOnInstance(instance_id, action_id)
 }
