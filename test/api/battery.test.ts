@@ -49,7 +49,10 @@ function routesOf(document: OpenApiDocument): Route[] {
 async function makeOneOfEach(): Promise<void> {
   interface Made {
     launch_order: { id: string; deployment: { id: string } }
-    instances: { id: string }[]
+    launch_orders: { id: string }[]
+    instance: { id: string }
+    callbacks: { id: string }[]
+    credential: { id: string }
     lease: { id: string }
     hook: { id: string }
     action: { id: string }
@@ -57,10 +60,16 @@ async function makeOneOfEach(): Promise<void> {
     events: { id: string }[]
   }
   own.hook_id = (await member.post<Made>('/api/hooks', { uri: 'https://example.com/mine' })).body.hook.id
-  const order = (await member.post<Made>('/api/launch-orders', { name: 'a', size: 'small', image: 'debian' })).body
-  own.order_id = order.launch_order.id
+  const callback = 'https://example.com/told'
+  const launched = { name: 'a', image_id: 'debian', hwp_id: 'small', callback }
+  own.instance = (await member.post<Made>('/api/cloud_state/instances', launched)).body.instance.id
+  own.instance_id = own.instance
+  own.order_id = (await member.get<Made>('/api/launch-orders')).body.launch_orders[0]!.id
+  const order = (await member.get<Made>(`/api/launch-orders/${own.order_id}`)).body
   own.deployment_id = order.launch_order.deployment.id
-  own.instance_id = (await member.get<Made>('/api/instances')).body.instances[0]!.id
+  own.callback_id = (await member.get<Made>('/api/cloud_state/callbacks')).body.callbacks[0]!.id
+  const account = { name: 'mine', cloud: 'east', secret: 'sesame' }
+  own.credential_id = (await member.post<Made>('/api/credentials', account)).body.credential.id
   const action = await member.post<Made>(`/api/instances/${own.instance_id}/actions`, { action: 'terminate' })
   own.action_id = action.body.action.id
   const of_all = await member.post<Made>(`/api/deployments/${own.deployment_id}/actions`, { action: 'terminate' })
@@ -137,11 +146,15 @@ describe('every route', () => {
       ({ template }) => template.includes('{') && !/^\/api\/(projects|tokens|clouds)/.test(template),
     )
     const valid: Record<string, unknown> = { actions: { action: 'terminate' } }
+    const foreign: Record<string, unknown> = {
+      '/api/cloud_state/instances/{instance}/actions': { action: 'destroy' },
+      '/api/cloud_state/callbacks/{callback_id}': { action: 'https://example.com/theirs' },
+    }
     await forEach(chosen, (route) =>
       stranger.request(
         route.method,
         ownPath(route),
-        route.body ? (valid[route.template.split('/').at(-1)!] ?? {}) : undefined,
+        route.body ? (foreign[route.template] ?? valid[route.template.split('/').at(-1)!] ?? {}) : undefined,
         {
           expect: 404,
         },
@@ -172,9 +185,11 @@ describe('every route', () => {
             expect: 400,
             ...(headers ? { headers } : {}),
           })
-        const { body } = await send('{"no_such_field":1}')
-        const problem = body.error.problems?.find((found) => found.path === 'body.no_such_field')
-        expect(problem?.accepted?.length, JSON.stringify(body)).toBeGreaterThan(0)
+        if (isNative(route)) {
+          const { body } = await send('{"no_such_field":1}')
+          const problem = body.error.problems?.find((found) => found.path === 'body.no_such_field')
+          expect(problem?.accepted?.length, JSON.stringify(body)).toBeGreaterThan(0)
+        }
         for (const raw of ['{', '', 'null', '[]', '"a"', '1', '\u0000', '{"a":"\\u0000"}', `${'['.repeat(5_000)}`])
           await send(raw)
         await send(`${'[{"a":'.repeat(100)}1${'}]'.repeat(100)}`)
@@ -211,6 +226,7 @@ describe('every route', () => {
         await asker(route).get(`${path}?cursor=${cursor}`, { expect: 400 })
       for (const limit of ['0', '101', '-1', 'x', '1.5', '1e9', 'NaN'])
         await asker(route).get(`${path}?limit=${limit}`, { expect: 400 })
+      if (!isNative(route)) return
       const { body } = await asker(route).get<ErrorAnswer>(`${path}?no_such=1`, { expect: 400 })
       expect(body.error.problems![0]).toMatchObject({
         path: 'query.no_such',
@@ -254,6 +270,9 @@ describe('every route', () => {
     )
   })
 })
+
+/** Other dialects leave aside what they do not know. */
+const isNative = ({ template }: Route): boolean => !template.startsWith('/api/cloud_state/')
 
 /** Who may ask: the member, and for what is the installation's the operator. */
 const asker = ({ template }: Route): ApiClient =>
