@@ -6,6 +6,7 @@ import { changeOnce, within } from '../../store/idempotency.ts'
 import { listInstances } from '../../store/instances.ts'
 import { listAttempts, listOrders, showOrder } from '../../store/order-list.ts'
 import { acceptOrder, endOrder, findOrder } from '../../store/orders.ts'
+import { countUnmade, listMade } from '../../store/receipt.ts'
 import { type Api, type ApiContext, callerOf } from '../context.ts'
 import { notFound } from '../errors.ts'
 import { ifMatch, requestKey, tellVersion } from '../request.ts'
@@ -14,6 +15,8 @@ import { beforeId, body, fields, Id, json, Next, nextCursor, page } from '../sch
 import { chooseCredentials } from './credential-input.ts'
 import { Instance, renderInstance } from './instance-view.ts'
 import { checkNames, countOf, OrderInput, toEntry } from './order-input.ts'
+import { Placement, previewOrder } from './order-preview.ts'
+import { Receipt, renderReceipt } from './order-receipt.ts'
 import { Attempt, LaunchOrder, ORDER_STATES, renderAttempt, renderOrder } from './order-view.ts'
 
 // Schema ---------------------------------------------------------------------------------------------------------------
@@ -31,8 +34,18 @@ const post = createRoute({
   ...common,
   summary: 'Ask for instances',
   ...guardedBody('write'),
-  request: { ...writeHeaders, ...body('launch_order', OrderInput) },
-  responses: { 202: json('Accepted: it is on record and will settle.', OrderEnvelope), ...errors },
+  request: {
+    ...writeHeaders,
+    query: fields({
+      dryRun: z.enum(['true', 'false']).optional().openapi({ description: 'Only say where it would go.' }),
+    }),
+    ...body('launch_order', OrderInput),
+  },
+  responses: {
+    200: json('With `dryRun`: where it would go. Nothing was changed.', z.strictObject({ placement: Placement })),
+    202: json('Accepted: it is on record and will settle.', OrderEnvelope),
+    ...errors,
+  },
 })
 
 const list = createRoute({
@@ -91,6 +104,16 @@ const instances = createRoute({
   responses: { 200: json('A page.', z.strictObject({ instances: z.array(Instance), next: Next })), ...errors },
 })
 
+const receipt = createRoute({
+  method: 'get',
+  path: '/api/launch-orders/{order_id}/receipt',
+  ...common,
+  summary: 'The receipt of an order: what was made for it, what became of it, what is left and whose it is',
+  ...guarded('read'),
+  request: { params: OrderParams },
+  responses: { 200: json('The receipt.', z.strictObject({ receipt: Receipt })), ...errors },
+})
+
 const attempts = createRoute({
   method: 'get',
   path: '/api/launch-orders/{order_id}/attempts',
@@ -106,6 +129,7 @@ const attempts = createRoute({
 /** Registers `/api/launch-orders`. */
 export function routeLaunchOrders(app: Api): void {
   app.openapi(post, async (c) => {
+    if (c.req.valid('query').dryRun === 'true') return c.json({ placement: await preview(c, c.req.valid('json')) }, 200)
     const order = await accept(c, c.req.valid('json'))
     tellVersion(c, order.sequence)
     c.header('Location', order.href)
@@ -136,6 +160,13 @@ export function routeLaunchOrders(app: Api): void {
     )
   })
 
+  app.openapi(receipt, async (c) => {
+    const order = await owned(c, c.req.valid('param').order_id)
+    const { db } = c.get('deps').store
+    const made = await listMade(db, order.id)
+    return c.json({ receipt: renderReceipt(order, made, await countUnmade(db, order.id)) }, 200)
+  })
+
   app.openapi(attempts, async (c) => {
     const { limit, cursor } = c.req.valid('query')
     const { order_id } = c.req.valid('param')
@@ -145,6 +176,15 @@ export function routeLaunchOrders(app: Api): void {
     const next = nextCursor('attempts', rows, limit)
     return c.json({ attempts: rows.slice(0, limit).map(renderAttempt), next }, 200)
   })
+}
+
+/** The checks of an order that is accepted, and its placement on paper. */
+async function preview(c: ApiContext, input: z.infer<typeof OrderInput>): Promise<z.infer<typeof Placement>> {
+  const deps = c.get('deps')
+  const { project_id } = callerOf(c)
+  const names = checkNames(input, await cloudsForOrders(deps.store.db, project_id))
+  const credentials = await chooseCredentials(input.credentials, names.clouds, project_id, deps)
+  return previewOrder(deps, project_id, { ...input, count: countOf(input) }, names, credentials)
 }
 
 /** Accepts in two looks at the record besides the token's: the clouds, and the one statement that writes all. */

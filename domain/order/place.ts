@@ -95,7 +95,7 @@ function errorOf(view: OrderView, { last_error, cloud_index }: ItemView, index: 
 }
 
 /** Index of the cloud for the next attempt; `none`: all were tried; `wait`: our own allocation is full. */
-function nextCloud(
+export function nextCloud(
   notes: Notes,
   item: ItemView,
   from: number,
