@@ -99,7 +99,7 @@ describe.concurrent('an orphan', () => {
 
   test('as EC2 shows machines that are gone for a while: it is not found again', async () => {
     const place = await world.place({
-      configuration: { presents_as: 'aws', terminated_visible_ms: 60_000, accept_any_names: true },
+      configuration: { presents_as: 'aws', terminated_visible_ms: 60_000 },
     })
     const provider_id = await machineAt(world, place, 'orphan')
     await remove(place, provider_id)

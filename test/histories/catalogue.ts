@@ -80,6 +80,8 @@ export const WAYS: Readonly<Record<string, Readonly<Record<string, (seen: Seen) 
       seen.scheduled('actOnInstance') > 0 &&
       seen.count('ACTIVITY_TASK_CANCEL_REQUESTED') > 0 &&
       seen.scheduled('terminateInstance') > 0,
+    tagged: (seen) => done(seen) && seen.scheduled('tagInstance') === 1,
+    'tagged-late': (seen) => done(seen) && seen.scheduled('tagInstance') > 1 && seen.count('TIMER_FIRED') > 0,
     'failing-step': stepFailed('terminateInstance'),
     'record-away': planned('planInstance'),
   },

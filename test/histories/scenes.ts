@@ -19,6 +19,7 @@ import {
   untilLease,
   untilOrder,
 } from '../support/flow.ts'
+import { adopt, machineAt } from '../support/found-machines.ts'
 import { unique } from '../support/harness.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
@@ -309,6 +310,20 @@ scene('instance', 'power-superseded', async () => {
   await called(place, 'stop')
   await terminate(place, instance_id)
   await untilInstance(place.project.api, instance_id, ['terminated'])
+  return idIs(`instance/${instance_id}`)
+})
+
+scene('instance', 'tagged', async () => {
+  const place = await world.place()
+  const { instance_id } = await adopt(world, place, await machineAt(world, place, 'stranger'))
+  return idIs(`instance/${instance_id}`)
+})
+
+scene('instance', 'tagged-late', async () => {
+  const place = await world.place()
+  const refused = { kind: 'error', class: 'unavailable' } as const
+  await place.cloud.control.fault({ match: { verb: 'tag' }, times: 2, effect: refused })
+  const { instance_id } = await adopt(world, place, await machineAt(world, place, 'stranger'))
   return idIs(`instance/${instance_id}`)
 })
 

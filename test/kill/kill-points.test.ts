@@ -100,6 +100,20 @@ async function tolerant(job: () => Promise<unknown>): Promise<void> {
   })
 }
 
+/** A machine with our tag that nobody ordered. */
+async function strayMachine(round: number): Promise<string> {
+  const tag = { attempt_id: randomUUID(), installation_id: world.h.service.installation_id }
+  const machine = { ...tag, name: `stray-${round}`, size: 'm1.small', image: 'debian-13' }
+  return (await stray.control.provider().create(machine, AbortSignal.timeout(10_000))).provider_id
+}
+
+/** Whether the record knows it; asks the service as well, so that it ends when that dies. */
+async function isOrphan(provider_id: string): Promise<boolean> {
+  await world.h.operator.get(`/api/clouds/${stray.name}`)
+  const { db } = world.h.store
+  return Boolean(await db.selectFrom('orphans').select('tag').where('provider_id', '=', provider_id).executeTakeFirst())
+}
+
 /** One of everything that changes the record, each by itself, so that the death of one leaves the others their turn. */
 async function submitLoad(round: number): Promise<void> {
   const { project } = place
@@ -151,9 +165,17 @@ async function submitLoad(round: number): Promise<void> {
       await world.change(project, 'terminate', id, 'POST', path, { action: 'terminate' })
     },
     async () => {
-      const tag = { attempt_id: randomUUID(), installation_id: world.h.service.installation_id }
-      const machine = { ...tag, name: `stray-${round}`, size: 'm1.small', image: 'debian-13' }
-      await stray.control.provider().create(machine, AbortSignal.timeout(10_000))
+      const [removed, vanishing, adopted] = await Promise.all([1, 2, 3].map(() => strayMachine(round)))
+      const { operator } = world.h
+      const path = `/api/clouds/${stray.name}`
+      await operator.patch(path, { priority: round + 1 }) // is looked at again
+      while (!(await isOrphan(removed!)) || !(await isOrphan(vanishing!))) await delay(50)
+      await operator.delete(`${path}/orphans/${removed}`)
+      await stray.control.fate(vanishing!, 'vanish')
+      const adopt = `${path}/machines/${adopted}/adopt`
+      const { body } = await operator.post<{ adoption: { instance_id: string } }>(adopt, { project: project.name })
+      const { instance_id } = body.adoption
+      await world.change(project, 'terminate', instance_id, 'POST', `/api/instances/${instance_id}/release`)
     },
     async () => {
       const { id } = await world.addHook(project)

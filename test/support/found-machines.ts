@@ -24,7 +24,8 @@ const signal = () => AbortSignal.timeout(10_000)
 export async function machineAt(world: World, place: Place, kind: 'orphan' | 'stranger'): Promise<string> {
   const provider = place.cloud.control.provider()
   const owner = { attempt_id: randomUUID(), installation_id: world.h.service.installation_id }
-  const machine = { ...owner, name: `found-${kind}`, size: 'm1.small', image: 'debian-13' }
+  const size = (await provider.sizes(signal())).find(({ name }) => name.endsWith('.small'))!
+  const machine = { ...owner, name: `found-${kind}`, size: size.name, image: 'debian-13' }
   const { provider_id } = await provider.create(machine, signal())
   if (kind === 'stranger') await provider.release(provider_id, signal())
   await waitFor(async () => (await provider.get(provider_id, signal())).state === 'running', wait('it to run'))

@@ -14,6 +14,7 @@ import {
   untilLease,
   untilOrder,
 } from '../../support/flow.ts'
+import { adopt, lifeOf, machineAt, untilTagged } from '../../support/found-machines.ts'
 import { unique } from '../../support/harness.ts'
 import { waitFor } from '../../support/wait-for.ts'
 import type { Place, World } from '../../support/world.ts'
@@ -160,6 +161,30 @@ const onInstance =
     injected.lift()
   }
 
+/** A machine that is adopted; the cancel is its release. */
+const tagInstance: Scenario = async (stage) => {
+  const { world } = stage
+  const place = await placeOf(stage)
+  const { api } = place.project
+  const provider_id = await machineAt(world, place, 'stranger')
+  const injected = strikeProject(stage, place, 'tagInstance', async (id) => {
+    await world.change(place.project, 'terminate', id, 'POST', `/api/instances/${id}/release`)
+  })
+  const { instance_id, order_id } = await adopt(world, place, provider_id)
+  await untilBlocked(stage, injected, place, `instance/${instance_id}`, 'step_failing')
+  if (isCancel(stage.kind)) {
+    await untilInstance(api, instance_id, ['terminated'])
+    await untilOrder(api, order_id, ['terminated'])
+    await untilTagged(place, provider_id, null)
+    expect((await lifeOf(place, provider_id)).gone_at).toBeNull()
+  } else {
+    await untilTagged(place, provider_id, world.h.service.installation_id)
+    await endOrder(stage, place, order_id)
+  }
+  expect(injected.struck()).toBeGreaterThan(0)
+  injected.lift()
+}
+
 /** A stop; its cancel is the end of the machine. A start afterwards shows that nothing was left half done. */
 const actOnInstance: Scenario = async (stage) => {
   const place = await placeOf(stage)
@@ -296,6 +321,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   planInstance: onInstance('planInstance'),
   terminateInstance: onInstance('terminateInstance'),
   actOnInstance,
+  tagInstance,
   planDeployment,
   planLease,
   watchCloud,
