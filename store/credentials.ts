@@ -172,8 +172,9 @@ export async function dropCredential(
   await erase(trx, row.id, actorCause(caller))
 }
 
-/** An attempt that has, or may come to have, a machine. */
-const NEEDED = sql`gone_at is null and (provider_id is not null or state in ('open', 'sent', 'unknown'))`
+/** An attempt that has, or may come to have, a machine, or one that is still to be told that it is not ours any more. */
+const NEEDED = sql`(gone_at is null and (provider_id is not null or state in ('open', 'sent', 'unknown'))
+  or exists (select from taggings where attempt_id = launch_attempts.id))`
 
 async function erase(trx: Trx, id: string, cause: Cause): Promise<void> {
   const after = await trx
