@@ -1,6 +1,6 @@
 /**
  * Adoption: a machine that is there already, ours by its tag or a stranger's, becomes the machine of a new launch order of
- * one. The record comes first; its tags follow, see taggings.ts. Locks: cloud, deployment, order, attempt, instance.
+ * one. The record comes first; its tags follow, see taggings.ts. Locks: cloud; the rest is new, but perhaps its deployment.
  */
 import { type Kysely, type Selectable, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
