@@ -117,21 +117,30 @@ function compensate(view: OrderView, notes: Notes): OrderDecision {
   }
 }
 
+/** Items that wait to be healed, or are being restarted: not over, and they do not run. */
+const countIll = (view: OrderView, after: ReadonlyMap<string, ItemState>): number =>
+  view.items.filter(
+    ({ id, instance_state }) =>
+      after.get(id) === 'running' && (instance_state === 'failed' || instance_state === 'missing'),
+  ).length
+
 function runOutcome(view: OrderView, notes: Notes): Outcome {
   const counts = countStates(notes.after)
   const blocker = notes.blockers[0] ?? null
   if (counts.pending === 0) {
-    const partial = counts.failed + counts.ended > 0
+    const ill = countIll(view, notes.after)
+    const partial = counts.failed + counts.ended + ill > 0
     if (counts.running > 0)
       return {
         state: 'running',
         partial,
         rule: 'items_running',
-        reason: `${counts.running} of ${view.items.length} run`,
+        reason: `${counts.running - ill} of ${view.items.length} run`,
         blocker: isHeldBack(notes) || blocker?.code === 'healing_capped' ? blocker : null,
       }
     const state = counts.failed > 0 ? 'failed' : view.wish === 'withdraw' && !view.settled ? 'cancelled' : 'terminated'
-    return { state, partial: false, rule: 'no_item_left', reason: 'none of its instances is left', blocker: null }
+    const held = isHeldBack(notes) ? blocker : null
+    return { state, partial: false, rule: 'no_item_left', reason: 'none of its instances is left', blocker: held }
   }
   const progressing = notes.create.size > 0 || [...notes.after.values()].includes('starting')
   const partial = false

@@ -347,6 +347,13 @@ describe('healing', () => {
     })
   })
 
+  test('what waits to be healed does not run: its order is partial', () => {
+    const capped = settled([vanished('b')], { healing: 'replace', healing_room: 0 })
+    expect(capped).toMatchObject({ state: 'running', partial: true, reason: '1 of 2 run' })
+    const restarting = settled([failed('a', { restart: 'open' })], { healing: 'restart' })
+    expect(restarting).toMatchObject({ state: 'running', partial: true })
+  })
+
   test('restart: what failed, once; what vanished is lost', () => {
     expect(settled([failed('a')], { healing: 'restart' }).restarts).toMatchObject([{ id: 'instance-a' }])
     expect(settled([failed('a', { restart: 'open' })], { healing: 'restart' })).toMatchObject({
@@ -540,6 +547,10 @@ describe('backward', () => {
     })
     const settled = order([late], { state: 'running', may_delete: false })
     expect(decideOrder(settled, NOW)).toMatchObject({ state: 'running', ...held })
+    const nothing_left = item('c', { ...late, open: late.open.slice(1), instance_state: 'missing', state: 'failed' })
+    expect(
+      decideOrder(order([nothing_left], { ...settled, state: 'failed', settled: true, items: [nothing_left] }), NOW),
+    ).toMatchObject({ state: 'failed', done: false, blocker: { code: 'removal_off' } })
     expect(decideOrder({ ...settled, may_delete: true }, NOW)).toMatchObject({
       blocker: null,
       delete_batches: [{ count: 1 }],
