@@ -20,9 +20,7 @@ export interface Health {
 }
 
 /** A machine as its cloud told it, and when it was asked; or why it did not tell. */
-export type Looked =
-  | { readonly machine: Machine; readonly asked_at: Date; readonly can_adopt: boolean }
-  | Refused
+export type Looked = { readonly machine: Machine; readonly asked_at: Date; readonly can_adopt: boolean } | Refused
 
 export type ConsoleLog = { readonly text: string } | Refused
 type Refused = { readonly refused: string; readonly reason: string; readonly retry_after_s: number }

@@ -15,6 +15,7 @@ export interface BlockerDecision {
     | 'deletion_refused'
     | 'action_unconfirmed'
     | 'healing_capped'
+    | 'clouds_refuse'
     | 'removal_off'
     | 'step_failing'
     | 'tags_unconfirmed'

@@ -37,6 +37,10 @@ export interface OrderTemplate {
   readonly user_data?: string
   readonly extra?: Extra
   readonly priority?: number
+  /** ISO 8601; by when as many must run as its policy says, else it is undone. */
+  readonly deadline_at?: string
+  /** It waits for its clouds to change their minds instead of giving up. */
+  readonly hold?: boolean
   readonly healing?: Healing
   /** How many of its deployment may be healed at once; left out: a fifth. */
   readonly healing_max?: number

@@ -65,7 +65,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
   const clouds = await loadClouds(trx, order_id)
   const locked = await lockPlanned(trx, order_id)
   if (!locked) return null
-  const { now, may_delete, ...order } = locked
+  const { now, may_delete, deadline_in_ms, ...order } = locked
   const items = await trx
     .selectFrom('items')
     .innerJoin('instances', 'instances.id', 'items.instance_id')
@@ -95,6 +95,8 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     at_least: order.at_least,
     wish: order.wish,
     settled: order.settled_at !== null,
+    deadline_at: deadline_in_ms === null ? null : now.getTime() + deadline_in_ms,
+    hold: order.hold,
     healing: order.healing,
     healing_room: await healingRoom(trx, order, items),
     may_delete,
@@ -157,8 +159,9 @@ async function healingRoom(
 
 /** Locks an order; with the time and what else the plan depends on. */
 async function lockPlanned(trx: Trx, order_id: string) {
-  const { rows } = await sql<OrderRow & { now: Date; may_delete: boolean }>`
-    select launch_orders.*, clock_timestamp() as now, ${MAY_DELETE} as may_delete
+  const { rows } = await sql<OrderRow & { now: Date; may_delete: boolean; deadline_in_ms: number | null }>`
+    select launch_orders.*, clock_timestamp() as now, ${MAY_DELETE} as may_delete,
+      extract(epoch from deadline_at - record_now())::float8 * 1000 as deadline_in_ms
     from launch_orders where id = ${order_id} for no key update of launch_orders`.execute(trx)
   return rows[0]
 }

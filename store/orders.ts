@@ -181,12 +181,13 @@ export async function insertOrder(
       returning id, name, (xmax = 0) as made
     ), placed as (
       insert into launch_orders (id, project_id, user_id, deployment_id, lease_id, name, policy, at_least, count, cloud_ids,
-        size, image, sealed_user_data, extra, credentials, priority, healing, healing_max, wished_by, wish_event, sequence, due_at)
+        size, image, sealed_user_data, extra, credentials, priority, healing, healing_max, hold, deadline_at, wished_by, wish_event, sequence, due_at)
       select ${order_id}::uuid, ${caller.project_id}::uuid, ${caller.user_id}::uuid, deployment.id, ${origin?.lease_id ?? null}::uuid,
         ${order.name}::text, ${order.policy}::text, ${order.at_least ?? null}::int, ${order.count}::int, ${[...order.cloud_ids]}::uuid[],
         ${order.size}::text, ${order.image}::text, ${order.sealed_user_data}::bytea, ${JSON.stringify(order.extra ?? {})}::jsonb,
         ${JSON.stringify(order.credentials ?? {})}::jsonb,
-        ${order.priority ?? 0}::int, ${order.healing ?? 'none'}::text, ${order.healing_max ?? null}::int, ${caller.user_id}::uuid, fresh.order_event, 1, record_now()
+        ${order.priority ?? 0}::int, ${order.healing ?? 'none'}::text, ${order.healing_max ?? null}::int,
+        ${order.hold ?? false}::boolean, ${order.deadline_at ?? null}::timestamptz, ${caller.user_id}::uuid, fresh.order_event, 1, record_now()
       from deployment, fresh returning id, created_at
     ), wanted as (
       select * from jsonb_to_recordset(${wanted}::jsonb) as t (id uuid, number int, external_id text, content_hash text,

@@ -411,6 +411,7 @@ export interface LaunchOrdersTable {
   priority: Generated<number>
   healing: Generated<Healing>
   healing_max: number | null
+  hold: Generated<boolean>
   deadline_at: Date | null
   wish: Generated<'run' | 'withdraw' | 'cancel' | 'terminate'>
   wish_version: Generated<number>

@@ -222,6 +222,8 @@ async function accept(c: ApiContext, input: z.infer<typeof OrderInput>): Promise
     extra: order.extra ?? {},
     credentials: credentials.credentials,
     priority: order.priority ?? 0,
+    deadline_at: order.deadline_at === undefined ? null : new Date(order.deadline_at),
+    hold: order.hold ?? false,
     healing: order.healing ?? 'none',
     healing_max: order.healing_max ?? null,
     wish: 'run',

@@ -6,7 +6,7 @@ import type { CloudNames } from '../../store/clouds.ts'
 import type { Envelope } from '../../store/envelope.ts'
 import type { CheckedEntry } from '../../store/orders.ts'
 import { invalid } from '../errors.ts'
-import { fields, Name, Word } from '../schemas.ts'
+import { fields, Moment, Name, Word } from '../schemas.ts'
 import { OrderCredentials } from './credential-input.ts'
 
 const ITEMS_MAX = 1_000
@@ -73,6 +73,9 @@ export const orderShape = {
   user_data: UserData.optional().openapi({ description: 'Given to the machines; kept sealed and never shown.' }),
   extra: ExtraInput.optional(),
   priority: z.int().min(-1_000).max(1_000).optional(),
+  hold: z.boolean().optional().openapi({
+    description: 'Wait for the clouds to change their minds where all refuse, instead of giving up.',
+  }),
   healing: z.enum(HEALINGS).optional().openapi({
     description: 'What is done for a machine that dies after it ran; default: none.',
   }),
@@ -94,6 +97,9 @@ export const POLICY_ERROR = {
 export const OrderInput = fields({
   ...orderShape,
   count: orderShape.count.unwrap().optional().openapi({ description: 'Default: 1, or as many as `instances`.' }),
+  deadline_at: Moment.optional().openapi({
+    description: 'By then as many must run as the policy says, else all is undone; what does not run then is given up.',
+  }),
   credentials: OrderCredentials.optional(),
   instances: z
     .array(Entry)

@@ -81,6 +81,8 @@ const EMPTY_ORDER = {
   wish: 'run',
   settled: false,
   may_delete: true,
+  deadline_at: null,
+  hold: false,
   healing: 'none',
   healing_room: 0,
   next_batch: 1,

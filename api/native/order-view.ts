@@ -37,6 +37,8 @@ export const LaunchOrder = z
     extra: z.record(z.string(), z.unknown()),
     credentials: z.array(z.string()).openapi({ description: 'Ids of those it was given.' }),
     priority: z.int(),
+    deadline_at: MomentOut.nullable(),
+    hold: z.boolean(),
     healing: z.enum(HEALINGS),
     healing_max: z.int().nullable(),
     wish: z.enum(['run', 'withdraw', 'cancel', 'terminate']).openapi({
@@ -93,6 +95,8 @@ export function renderOrder(row: Shown): z.infer<typeof LaunchOrder> {
     extra,
     credentials: Object.values(row.credentials),
     priority,
+    deadline_at: isoOrNull(row.deadline_at),
+    hold: row.hold,
     healing: row.healing,
     healing_max: row.healing_max,
     wish,

@@ -20,20 +20,24 @@ export function decideOrder(view: OrderView, now: number): OrderDecision {
   const undoing = ends || view.state === 'compensating' || (view.state === 'failed' && !view.settled)
   if (undoing) for (const item of view.items) undoItem(notes, item)
   else {
+    const late = isLate(view, now)
+    if (late && !meetsPolicy(view))
+      return compensate(view, notes, 'deadline_passed', 'its policy was not met by its deadline')
     for (const item of view.items) {
       // What ran and died since is not withdrawn: it is kept, as in any order that ran.
       const ran = item.state === 'running' || item.state === 'failed' || item.instance_state === 'running'
-      if (view.wish === 'withdraw' && !ran) undoItem(notes, item)
+      if ((late || view.wish === 'withdraw') && !ran) undoItem(notes, item)
       else serveItem(notes, item)
     }
     placeWanting(notes)
     if (mustCompensate(view, notes.after)) {
       // What this decision would have opened is dropped with it; the next plan finds the order compensating.
-      return compensate(view, notes)
+      return compensate(view, notes, 'policy_failed', `policy ${view.policy} cannot be met`)
     }
   }
   const delete_batches = assignUndo(notes)
   const outcome = undoing ? undoOutcome(view, notes) : runOutcome(view, notes)
+  if (hasDeadline(view) && view.deadline_at! > now && !isFinal(outcome.state)) notes.due.push(view.deadline_at!)
   const due_at = notes.due.length ? Math.min(...notes.due) : null
   return {
     ...outcome,
@@ -50,6 +54,18 @@ export function decideOrder(view: OrderView, now: number): OrderDecision {
     done:
       isFinal(outcome.state) && !notes.create.size && !delete_batches.length && due_at === null && !isHeldBack(notes),
   }
+}
+
+/** Its policy is still to be met, by a moment. */
+const hasDeadline = (view: OrderView): boolean => view.deadline_at !== null && !view.settled && view.wish === 'run'
+
+const isLate = (view: OrderView, now: number): boolean => hasDeadline(view) && view.deadline_at! <= now
+
+/** As many run as must. */
+function meetsPolicy({ policy, at_least, items }: OrderView): boolean {
+  const running = items.filter((item) => item.state === 'running' || item.instance_state === 'running').length
+  if (policy === 'all') return running === items.length
+  return running >= (policy === 'any' ? 1 : (at_least ?? items.length))
 }
 
 const isFinal = (state: OrderState): boolean =>
@@ -92,16 +108,16 @@ function mustCompensate(view: OrderView, after: ReadonlyMap<string, ItemState>):
   }
 }
 
-function compensate(view: OrderView, notes: Notes): OrderDecision {
+function compensate(view: OrderView, notes: Notes, rule: string, what: string): OrderDecision {
   const failed = [...notes.items.values()].filter((change) => change.state === 'failed')
   const kept = new Set(failed.map((change) => change.id))
   const instances = new Set(view.items.filter((item) => kept.has(item.id)).map((item) => item.instance_id))
-  const why = failed.find((change) => change.error)?.error?.message ?? 'an item failed'
+  const why = failed.find((change) => change.error)?.error?.message
   return {
     state: 'compensating',
     partial: false,
-    rule: 'policy_failed',
-    reason: `policy ${view.policy} cannot be met: ${why}`,
+    rule,
+    reason: why ? `${what}: ${why}` : what,
     blocker: null,
     open: [],
     items: failed,

@@ -128,15 +128,18 @@ export function nextCloud(
   return 'wait'
 }
 
-/** All clouds were tried: refusals fail the item, anything that may pass starts another round after a pause. */
+const isRefusal = (error: AttemptError): boolean => REFUSALS.has(error.class) || error.class === 'boot_failed'
+
+/** All clouds were tried: refusals fail the item, unless its order holds; anything that may pass starts another round after a pause. */
 function failOrWait(notes: Notes, item: ItemView, error: AttemptError | null): void {
-  const final = error !== null && (REFUSALS.has(error.class) || error.class === 'boot_failed')
-  if (final && anyOpen(notes.view, item)) {
+  const final = error !== null && isRefusal(error)
+  const { hold } = notes.view
+  if (final && !hold && anyOpen(notes.view, item)) {
     endItem(notes, item, 'failed', error)
     return
   }
   const at = notes.now + ROUND_PAUSE_MS
-  setItem(notes, item, 'queued', { cloud_index: 0, next_attempt_at: at, error: final ? null : error })
+  setItem(notes, item, 'queued', { cloud_index: 0, next_attempt_at: at, error: final && !hold ? null : error })
   notes.due.push(at)
   waitForRound(notes, item, error, at)
 }
@@ -147,7 +150,8 @@ function waitForRound(notes: Notes, item: ItemView, error: AttemptError | null, 
   const blocker = (code: BlockerDecision['code'], reason: string) =>
     notes.blockers.push({ code, reason, next_try_at: at })
   if (anyOpen(notes.view, item)) {
-    if (error?.class === 'auth') blocker('credentials_refused', 'the last cloud refused its credentials')
+    if (error && notes.view.hold && isRefusal(error)) blocker('clouds_refuse', `no cloud takes it: ${error.message}`)
+    else if (error?.class === 'auth') blocker('credentials_refused', 'the last cloud refused its credentials')
     else blocker('cloud_unreachable', 'no cloud of the order can be reached')
   } else if (!closed) blocker('cloud_disabled', 'all clouds of the order are disabled')
   else if (closed.credential === 'expired')

@@ -85,6 +85,10 @@ export interface OrderView {
   readonly healing: Healing
   /** How many more of its deployment may be healed now. */
   readonly healing_room: number
+  /** Real time in ms by which its policy is to be met; null: whenever. */
+  readonly deadline_at: number | null
+  /** Waits for its clouds to change their minds instead of giving up. */
+  readonly hold: boolean
   /** It once ran: what is left of it then goes by a person's wish alone. */
   readonly settled: boolean
   /** Its machines may be deleted: automatic removal is on, or a person ended the order. */

@@ -424,7 +424,8 @@ create table launch_orders (
   priority int not null default 0,
   healing text not null default 'none' check (healing in ('none', 'restart', 'replace', 'notify')),
   healing_max int check (healing_max > 0), -- of its deployment at once; null: a fifth
-  deadline_at timestamptz,
+  hold boolean not null default false, -- waits for its clouds instead of giving up
+  deadline_at timestamptz, -- its policy is to be met by then
   wish text not null default 'run' check (wish in ('run', 'withdraw', 'cancel', 'terminate')),
   wish_version int not null default 1,
   wished_by uuid,

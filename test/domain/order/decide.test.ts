@@ -56,6 +56,8 @@ const order = (items: ItemView[], change: Partial<OrderView> = {}): OrderView =>
   settled: false,
   wish: 'run',
   may_delete: true,
+  deadline_at: null,
+  hold: false,
   healing: 'none',
   healing_room: 0,
   clouds: [cloud('east'), cloud('west')],
@@ -313,6 +315,38 @@ test('while its machine starts at a cloud that cannot be listed, the order says 
     blocker: { code: 'cloud_unseen' },
     due_at: NOW + 10_000,
   })
+})
+
+describe('a deadline', () => {
+  const late = { deadline_at: NOW }
+
+  test('is a moment to look again at, until then', () => {
+    const view = order([running('a'), item('b')], { policy: 'any', deadline_at: NOW + 700 })
+    expect(decideOrder(view, NOW)).toMatchObject({ state: 'launching', due_at: NOW + 700 })
+  })
+
+  test('passed with the policy met: what does not run is given up', () => {
+    const decision = decideOrder(order([running('a'), item('b')], { policy: 'any', ...late }), NOW)
+    expect(decision).toMatchObject({ state: 'running', partial: true, open: [], done: true })
+    expect(decision.items).toMatchObject([{ id: 'b', state: 'cancelled' }])
+  })
+
+  test('passed without: all is undone', () => {
+    const decision = decideOrder(order([running('a'), item('b')], late), NOW)
+    expect(decision).toMatchObject({ state: 'compensating', rule: 'deadline_passed', open: [] })
+  })
+
+  test('is of no matter to one that has settled', () => {
+    const view = order([running('a')], { state: 'running', settled: true, ...late })
+    expect(decideOrder(view, NOW)).toMatchObject({ state: 'running', due_at: null, done: true })
+  })
+})
+
+test('an order that holds is not failed by refusals: it says who refuses, and tries again', () => {
+  const all_refused = item('a', { attempts: 2, cloud_index: 1, last_error: refused('capacity') })
+  const decision = decideOrder(order([all_refused], { hold: true }), NOW)
+  expect(decision).toMatchObject({ state: 'held', blocker: { code: 'clouds_refuse', next_try_at: NOW + 5_000 } })
+  expect(decision.items).toMatchObject([{ state: 'queued', cloud_index: 0, error: { class: 'capacity' } }])
 })
 
 describe('healing', () => {
