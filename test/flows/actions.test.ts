@@ -110,6 +110,7 @@ test('an action that does not fit is refused, naming state and what is allowed',
   await untilActed(api, id)
   await terminate(place, id)
   await untilInstance(api, id, ['terminated'])
+  await untilActed(api, id)
   await api.post(path, { action: 'terminate' }, { expect: 409 })
 })
 
