@@ -7,6 +7,7 @@
  * the same walk backwards: every attempt is either known never to have made a machine, or its machine is deleted and
  * confirmed gone.
  */
+import { hasDeadline, isLate, meetsPolicy } from './deadline.ts'
 import { type Notes, newNotes } from './notes.ts'
 import { placeWanting } from './place.ts'
 import { serveItem } from './serve.ts'
@@ -54,18 +55,6 @@ export function decideOrder(view: OrderView, now: number): OrderDecision {
     done:
       isFinal(outcome.state) && !notes.create.size && !delete_batches.length && due_at === null && !isHeldBack(notes),
   }
-}
-
-/** Its policy is still to be met, by a moment. */
-const hasDeadline = (view: OrderView): boolean => view.deadline_at !== null && !view.settled && view.wish === 'run'
-
-const isLate = (view: OrderView, now: number): boolean => hasDeadline(view) && view.deadline_at! <= now
-
-/** As many run as must. */
-function meetsPolicy({ policy, at_least, items }: OrderView): boolean {
-  const running = items.filter((item) => item.state === 'running' || item.instance_state === 'running').length
-  if (policy === 'all') return running === items.length
-  return running >= (policy === 'any' ? 1 : (at_least ?? items.length))
 }
 
 const isFinal = (state: OrderState): boolean =>

@@ -3,6 +3,7 @@
  * than its cap, and only while a person wishes it to run: the end of a lease, a person's wish and the order's policy come
  * before it.
  */
+import { isLate } from './deadline.ts'
 import { doom, endItem, type Notes, setItem } from './notes.ts'
 import type { AttemptView, ItemView } from './view.ts'
 
@@ -28,7 +29,7 @@ export function healItem(notes: Notes, item: ItemView, winner: AttemptView | nul
 /** Null: it is left as it is. */
 function chooseHealing(notes: Notes, item: ItemView, winner: AttemptView | null): 'restart' | 'replace' | null {
   const { healing, wish } = notes.view
-  if (wish !== 'run' || item.instance_wish !== 'run') return null
+  if (wish !== 'run' || item.instance_wish !== 'run' || isLate(notes.view, notes.now)) return null
   if (healing === 'replace') return 'replace'
   // What vanished cannot be started again, and what was restarted in vain is not restarted for ever.
   if (healing === 'restart') return winner && item.restart !== 'failed' ? 'restart' : null

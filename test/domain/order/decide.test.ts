@@ -408,6 +408,7 @@ describe('healing', () => {
 
   test.each<[string, Partial<OrderView>, Partial<ItemView>]>([
     ['the end of the order', { wish: 'terminate' }, {}],
+    ['the deadline of the order', { settled: false, policy: 'any', deadline_at: NOW }, {}],
     ['a person who stopped it', {}, { instance_wish: 'stop' }],
     ['a person who ended it', {}, { instance_wish: 'terminate' }],
   ])('%s comes before it', (_, view, change) => {
