@@ -27,6 +27,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   wakeAll: 'a new engine: test/flows/engine-loss.test.ts',
   changeOnce: 'named by what it does for whom',
   createToken: 'the command line, one transaction',
+  importClouds: 'files that changed, one transaction: test/store/cloud-files.test.ts',
   noteRefused: 'a refused account, one transaction: test/flows/credentials.test.ts',
   resealOld: 'another master key, one transaction a piece: test/store/reseal.test.ts',
   releaseSshKey: 'given out once, one transaction: test/api/cloud-state.test.ts',
@@ -150,7 +151,9 @@ async function submitLoad(round: number): Promise<void> {
       await second.cloud.control.fate(instance!.provider_id!, 'vanish')
     },
     async () => {
-      const { id } = await world.order(project, { name: `switched-${round}`, count: 1, clouds: [second.cloud.name] })
+      const at = second.cloud.name
+      const credentials = [{ cloud: at, secret: 'sesame' }]
+      const { id } = await world.order(project, { name: `switched-${round}`, count: 1, clouds: [at], credentials })
       while ((await getOrder(api, id)).state !== 'running') await delay(50)
       const [instance] = await instancesOf(api, id)
       for (const action of ['stop', 'start', 'reboot'])
