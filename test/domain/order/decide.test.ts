@@ -336,6 +336,13 @@ describe('a deadline', () => {
     expect(decision).toMatchObject({ state: 'compensating', rule: 'deadline_passed', open: [] })
   })
 
+  test('passed, when one that ran is over and its item does not know yet: all is undone, at once', () => {
+    const over = item('b', { state: 'running', attempts: 1, instance_state: 'terminated' })
+    const unknown = item('c', { state: 'creating', open: [attempt('x', { state: 'unknown', settle_at: NOW + 900 })] })
+    const decision = decideOrder(order([over, unknown], { policy: 'any', ...late }), NOW)
+    expect(decision).toMatchObject({ state: 'compensating', rule: 'deadline_passed', due_at: NOW })
+  })
+
   test('is of no matter to one that has settled', () => {
     const view = order([running('a')], { state: 'running', settled: true, ...late })
     expect(decideOrder(view, NOW)).toMatchObject({ state: 'running', due_at: null, done: true })
