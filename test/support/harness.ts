@@ -20,6 +20,8 @@ import { type ApiClient, openApiClient } from './api-client.ts'
 import { type FreshStore, freshStore } from './database.ts'
 
 export interface HarnessOptions {
+  /** A directory with clouds, sizes and images by file. */
+  readonly config_dir?: string
   readonly worker_options?: EngineSideNeeds['worker_options']
   /** A Temporal of one's own instead of the shared one. */
   readonly temporal_address?: string
@@ -110,6 +112,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       envelope,
       log,
       workflow_bundle: { codePath: inject('workflow_bundle') },
+      ...(options.config_dir ? { config_dir: options.config_dir } : {}),
       ...(options.worker_options ? { worker_options: options.worker_options } : {}),
       ...(options.temporal_metrics ? { temporal_metrics: options.temporal_metrics } : {}),
     })
