@@ -5,9 +5,10 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
-const sources = 'domain providers store workflows activities api worker embedded tools examples test bench chaos'.split(
-  ' ',
-)
+const sources =
+  'domain providers store workflows activities api worker embedded tools examples test bench chaos simulation'.split(
+    ' ',
+  )
 const modules = (path: string) => join(root, 'node_modules', path)
 
 const checks = {

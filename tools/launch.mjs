@@ -19,6 +19,7 @@ const scripts = {
   check: 'tools/check.ts',
   bench: 'bench/main.ts',
   chaos: 'chaos/main.ts',
+  simulate: 'simulation/main.ts',
 }
 
 /** A terminal sends Ctrl-C to the whole group and npm passes it on: one key press arrives here twice. */
