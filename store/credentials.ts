@@ -205,9 +205,9 @@ export async function eraseEnded(trx: Trx): Promise<void> {
   }
 }
 
-/** State of a credential as readers see it. */
-export const STATE = sql<'ok' | 'refused' | 'expired'>`case when credentials.refused_at is not null then 'refused'
-  when credentials.expires_at <= record_now() then 'expired' else 'ok' end`
+/** State of a credential; one that was erased is as one whose term is over. */
+const STATE = sql<'ok' | 'refused' | 'expired'>`case when credentials.refused_at is not null then 'refused'
+  when credentials.sealed is null or credentials.expires_at <= record_now() then 'expired' else 'ok' end`
 
 const credentials = (db: Kysely<Tables>, project_id: string) =>
   db
@@ -254,6 +254,22 @@ export function listCredentials(
 ) {
   const rows = credentials(db, project_id).orderBy('credentials.id', 'desc').limit(page.limit)
   return (page.before ? rows.where('credentials.id', '<', page.before) : rows).execute()
+}
+
+/** By cloud id, how the credentials are that an order came with (cloud id to credential id). */
+export async function statesByCloud(
+  db: Kysely<Tables>,
+  credentials: Readonly<Record<string, string>>,
+): Promise<ReadonlyMap<string, ShownCredential['state']>> {
+  const ids = Object.values(credentials)
+  if (!ids.length) return new Map()
+  const rows = await db
+    .selectFrom('credentials')
+    .select(['id', STATE.as('state')])
+    .where('id', 'in', ids)
+    .execute()
+  const state_of = new Map(rows.map(({ id, state }) => [id, state]))
+  return new Map(Object.entries(credentials).map(([cloud_id, id]) => [cloud_id, state_of.get(id) ?? 'expired']))
 }
 
 /** Accounts other than a cloud's own that have, or may come to have, machines of ours there. */

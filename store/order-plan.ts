@@ -8,18 +8,18 @@ import { sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { stepBlocker, toBlocker } from '../domain/blocker.ts'
 import { decideOrder } from '../domain/order/decide.ts'
-import { healingCapOf } from '../domain/order/heal.ts'
 import type { AttemptView, CloudView, ItemView, OrderDecision, OrderView } from '../domain/order/view.ts'
 import { type Failing, LOST_WAKE_MS, type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
-import { healByRestart } from './actions.ts'
 import type { CloudTraits } from './attempts.ts'
 import { releaseClaims } from './claims.ts'
+import { statesByCloud } from './credentials.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
 import { wakeDeployment } from './deployment-actions.ts'
 import { lastEventId, recordEvents } from './events.ts'
-import { changeInstances, tellInstance } from './instances.ts'
+import { healingRoom, restartInstances, restartOf, wantAttention } from './healing.ts'
+import { changeInstances } from './instances.ts'
 import { deriveDeployment } from './orders.ts'
 import { wake } from './outbox.ts'
 import { MAY_DELETE } from './removals.ts'
@@ -74,7 +74,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
       'instances.state as instance_state',
       'instances.wish as instance_wish',
       'instances.changed_at as changed_at',
-      (order.healing === 'restart' ? RESTART : NO_RESTART).as('restart'),
+      restartOf(order.healing).as('restart'),
     ])
     .where('items.order_id', '=', order_id)
     .orderBy('items.number')
@@ -87,7 +87,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     .where((where) => where.or([where('state', '!=', 'lost'), where('provider_id', 'is not', null)]))
     .orderBy('number')
     .execute()
-  const credentials = await loadCredentials(trx, order)
+  const credentials = await statesByCloud(trx, order.credentials)
   const open = Map.groupBy(attempts, (attempt) => attempt.item_id)
   const view: OrderView = {
     state: order.state,
@@ -102,7 +102,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     may_delete,
     next_batch: order.next_batch,
     next_undo_batch: order.next_undo_batch,
-    clouds: order.cloud_ids.map((id) => cloudView(clouds.get(id)!, credentials.get(id), traitsOf)),
+    clouds: order.cloud_ids.map((id) => cloudView(clouds.get(id)!, credentials.get(id) ?? 'ok', traitsOf)),
     items: items.map(
       (item): ItemView => ({
         id: item.id,
@@ -124,38 +124,6 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
 }
 
 type OrderRow = Selectable<Tables['launch_orders']>
-
-/** How the last restart of an instance by a rule goes, or went since it failed. */
-const RESTART = sql<ItemView['restart']>`(
-  select case when actions.state in ('queued', 'running') then 'open'
-    when actions.state = 'failed' and actions.confirmed_at is null and actions.started_at > instances.changed_at - interval '1 s' then 'failed' end
-  from actions where actions.instance_id = instances.id and actions.wished_by is null
-  order by number desc limit 1)`
-const NO_RESTART = sql<ItemView['restart']>`null`
-
-/** How many more of the order's deployment may be healed now. Locks the deployment: its orders heal in turn. */
-async function healingRoom(
-  trx: Trx,
-  order: OrderRow,
-  items: readonly { readonly state: string; readonly instance_state: string }[],
-): Promise<number> {
-  const heals = order.healing === 'restart' || order.healing === 'replace'
-  const ill = items.some(
-    ({ state, instance_state }) => state === 'running' && (instance_state === 'failed' || instance_state === 'missing'),
-  )
-  if (!heals || !ill) return 0
-  const { deployment_id } = order
-  await trx.selectFrom('deployments').select('id').where('id', '=', deployment_id).forNoKeyUpdate().execute()
-  const { rows } = await sql<{ members: number; healing: number }>`
-    select (select count(*)::int from instances where deployment_id = ${deployment_id} and state <> 'terminated') as members,
-      (select count(*)::int from items join launch_orders on launch_orders.id = items.order_id
-        where deployment_id = ${deployment_id} and settled_at is not null and items.state in ('queued', 'creating', 'starting'))
-      + (select count(*)::int from actions join instances on instances.id = actions.instance_id
-        where deployment_id = ${deployment_id} and actions.state in ('queued', 'running') and actions.wished_by is null
-          and actions.deployment_action_id is null) as healing`.execute(trx)
-  const { members, healing } = rows[0]!
-  return (order.healing_max ?? healingCapOf(members)) - healing
-}
 
 /** Locks an order; with the time and what else the plan depends on. */
 async function lockPlanned(trx: Trx, order_id: string) {
@@ -221,34 +189,9 @@ async function loadClouds(trx: Trx, order_id: string): Promise<Map<string, Cloud
   return new Map(rows.map((cloud) => [cloud.id, { ...cloud, claimed: claimed.get(cloud.id) ?? 0 }]))
 }
 
-type CredentialRow = Awaited<ReturnType<typeof readCredentials>>[number]
-
-const readCredentials = (trx: Trx, ids: readonly string[]) =>
-  trx
-    .selectFrom('credentials')
-    .select(['id', 'sealed', 'expires_at', 'refused_at', sql<Date>`record_now()`.as('now')])
-    .where('id', 'in', ids)
-    .execute()
-
-/** The credentials an order came with, by cloud. */
-async function loadCredentials(trx: Trx, { credentials }: OrderRow): Promise<Map<string, CredentialRow>> {
-  const ids = Object.values(credentials)
-  if (!ids.length) return new Map()
-  const by_id = new Map((await readCredentials(trx, ids)).map((row) => [row.id, row]))
-  return new Map(
-    Object.entries(credentials).flatMap(([cloud_id, id]) => (by_id.has(id) ? [[cloud_id, by_id.get(id)!]] : [])),
-  )
-}
-
-function credentialState(row: CredentialRow | undefined): CloudView['credential'] {
-  if (!row) return 'ok'
-  if (row.refused_at) return 'refused'
-  return row.sealed === null || (row.expires_at && row.expires_at <= row.now) ? 'expired' : 'ok'
-}
-
 function cloudView(
   cloud: CloudRow & { claimed: number },
-  credential: CredentialRow | undefined,
+  credential: CloudView['credential'],
   traitsOf: TraitsOf,
 ): CloudView {
   const traits = traitsOf(cloud)
@@ -258,7 +201,7 @@ function cloudView(
     enabled: cloud.enabled,
     idempotency_tokens: traits.idempotency_tokens,
     call_timeout_ms: traits.call_timeout_ms,
-    credential: credentialState(credential),
+    credential,
     listed_at: cloud.state === 'ok' ? (cloud.last_list_sent_at?.getTime() ?? null) : null,
     free: cloud.allocation === null ? null : cloud.allocation - cloud.claimed,
   }
@@ -295,29 +238,6 @@ async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision):
   await restartInstances(trx, decision.restarts)
   await wantAttention(trx, decision.attention)
   return applyOrder(trx, loaded, decision, changed, order_event)
-}
-
-/** Asks for the hard reboot of machines that failed; the flows of their instances do it. */
-async function restartInstances(trx: Trx, restarts: OrderDecision['restarts']): Promise<void> {
-  for (const { id, reason } of restarts) {
-    const event = await lastEventId(trx, 'instance', id)
-    const cause = { rule: 'healing', reason, ...(event ? { event } : {}) }
-    await healByRestart(trx, id, cause)
-  }
-}
-
-/** Tells, once, that a person is to look at an instance. */
-async function wantAttention(trx: Trx, instances: OrderDecision['attention']): Promise<void> {
-  for (const { id, reason } of instances) {
-    const event = await lastEventId(trx, 'instance', id)
-    await tellInstance(
-      trx,
-      id,
-      'instance.attention_wanted',
-      {},
-      { rule: 'healing', reason, ...(event ? { event } : {}) },
-    )
-  }
 }
 
 /** The last answer a cloud gave for an instance, as evidence of what a rule did with it. */

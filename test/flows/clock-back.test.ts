@@ -72,7 +72,7 @@ beforeAll(async () => {
   project = await h.project()
   receiver = await startReceiver()
   control = new CloudControl(simulated.url, 'clock')
-  await control.configure({ boot_latency_ms: 3_000 })
+  await control.configure({ boot_latency_ms: 6_000 })
   await h.operator.post('/api/clouds', {
     name: 'clock',
     provider: 'simulated',
@@ -98,13 +98,13 @@ test('an hour back: dates are kept by the new clock, the rest goes on at once', 
   const { rows } = await sql<{ path: string }>`select current_setting('search_path') as path`.execute(h.store.db)
   expect(rows).toEqual([{ path: 'faked, pg_catalog, public' }])
   const order = { name: 'leased', count: 1 }
-  const running = await submitLease(project, { end_in_ms: 20_000, order })
+  const running = await submitLease(project, { end_in_ms: 40_000, order })
   await untilLease(project.api, running.id, ['ACTIVE'])
   const { order_id } = await getLease(project.api, running.id)
   await untilOrder(project.api, order_id!, ['running'])
   // All of this is under way when the clock is set back.
   receiver.answer = () => ({ status: 503 })
-  const waiting = await submitLease(project, { start_in_ms: 5_000, end_in_ms: 2 * HOUR_MS })
+  const waiting = await submitLease(project, { start_in_ms: 25_000, end_in_ms: 2 * HOUR_MS })
   await control.fault({ match: { verb: 'create' }, times: 1, effect: { kind: 'hang' } })
   const unanswered = await submitOrder(project, { name: 'unanswered', count: 1 })
   const attempt = () =>
