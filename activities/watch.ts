@@ -10,6 +10,7 @@ import { realNow, type Store } from '../store/database.ts'
 import type { Hints } from '../store/hints.ts'
 import type { CloudRow } from '../store/order-plan.ts'
 import { noteAbsentOrphans } from '../store/orphans.ts'
+import { isThere, type Returned, takeBack } from '../store/returns.ts'
 import { countAbsent, markMissing, noteCloud, observePage, watchLoad } from '../store/watch.ts'
 import { beginWatch, cloudChanged, StaleWatcher } from '../store/watch-epoch.ts'
 import { attemptError, type Clouds } from './clouds.ts'
@@ -23,6 +24,8 @@ const PERIOD_MS = { fresh: 100, pending: 1_000, calm: 30_000, empty: 300_000, un
 /** Hints may be lost: whether there is something new is looked up this often, too. */
 const LOAD_LOOK_MS = 5_000
 const PAGES_MAX = 1_000
+/** Machines asked for one by one after a list. */
+const GETS_MAX = 100
 
 export interface WatchActivitiesNeeds {
   readonly store: Store
@@ -42,6 +45,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
     const sent_at = await realNow(store.db)
     const begun_at = performance.now()
     const seen: string[] = []
+    const returned: Returned[] = []
     let cursor: string | null = null
     for (let page = 0; page < PAGES_MAX; page++) {
       const call = AbortSignal.any([signal, AbortSignal.timeout(provider.capabilities.call_timeout_ms)])
@@ -50,7 +54,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
         cursor,
         call,
       )
-      await observePage(store, cloud, account, machines, sent_at)
+      returned.push(...(await observePage(store, cloud, account, machines, sent_at)))
       seen.push(...machines.filter((machine) => machine.state !== 'terminated').map((machine) => machine.provider_id))
       if (next === null) break
       cursor = next
@@ -59,8 +63,13 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
     if (account === null) await noteCloud(store, cloud, { state: 'ok', sent_at, took_ms })
     const absent = await countAbsent(store, cloud, account, seen, sent_at, provider.capabilities.list_lag_ms)
     const missing: { id: string; provider_id: string }[] = []
-    for (const row of absent.slice(0, 100)) if (await isGone(provider, row.provider_id)) missing.push(row)
+    for (const row of absent.slice(0, GETS_MAX)) if ((await find(provider, row.provider_id)) === null) missing.push(row)
     await markMissing(store, cloud, missing, await realNow(store.db))
+    for (const { machine, ...attempt } of returned.slice(0, GETS_MAX)) {
+      const seen_at = await realNow(store.db)
+      const found = await find(provider, machine.provider_id)
+      if (found && isThere(found)) await takeBack(store, cloud, { ...attempt, machine: found }, seen_at)
+    }
     await noteAbsentOrphans(store, cloud, account, seen, sent_at)
     return took_ms
   }
@@ -166,11 +175,12 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
   }
 }
 
-async function isGone(provider: Provider, provider_id: string): Promise<boolean> {
+/** A machine as its cloud tells it by itself; null: there is none, undefined: nobody can say. */
+async function find(provider: Provider, provider_id: string): Promise<Machine | null | undefined> {
   try {
     const machine = await provider.get(provider_id, AbortSignal.timeout(provider.capabilities.call_timeout_ms))
-    return machine.state === 'terminated'
+    return machine.state === 'terminated' ? null : machine
   } catch (error) {
-    return error instanceof ProviderError && error.class === 'not_found'
+    return error instanceof ProviderError && error.class === 'not_found' ? null : undefined
   }
 }

@@ -12,6 +12,7 @@ import type { CloudRow } from './order-plan.ts'
 import { lockOrder } from './orders.ts'
 import { noteOrphans } from './orphans.ts'
 import { wake } from './outbox.ts'
+import { isThere, type Returned } from './returns.ts'
 import type { Tables } from './tables.ts'
 import { requireEpoch } from './watch-epoch.ts'
 
@@ -20,7 +21,8 @@ const OBSERVE_BATCH = 100
 
 /**
  * Writes down one page of a list of an account that was sent at `sent_at` (real time). Observations older than the
- * record's row, or that the state machine forbids, are dropped.
+ * record's row, or that the state machine forbids, are dropped. Returns machines that are there though they were proved
+ * gone: whether the list is only old, a get can tell.
  */
 export async function observePage(
   store: Store,
@@ -28,7 +30,7 @@ export async function observePage(
   account: string | null,
   machines: readonly Machine[],
   sent_at: Date,
-): Promise<void> {
+): Promise<Returned[]> {
   const tagged = machines.filter((machine) => machine.attempt_id !== null && UUID.test(machine.attempt_id))
   const known = await findAttempts(
     store.db,
@@ -38,11 +40,14 @@ export async function observePage(
   const others: Machine[] = machines.filter((machine) => !tagged.includes(machine))
   const unbound = new Map<string, { attempt_id: string; machine: Machine }[]>()
   const seen: { instance_id: string; machine: Machine }[] = []
+  const returned: Returned[] = []
   for (const machine of tagged) {
     const attempt = known.get(machine.attempt_id!)
     if (!attempt || (attempt.provider_id !== null && attempt.provider_id !== machine.provider_id)) others.push(machine)
     else if (attempt.provider_id === null) {
       unbound.set(attempt.order_id, [...(unbound.get(attempt.order_id) ?? []), { attempt_id: attempt.id, machine }])
+    } else if (attempt.gone_at !== null && attempt.released_at === null) {
+      if (isThere(machine)) returned.push({ order_id: attempt.order_id, attempt_id: attempt.id, machine })
     } else if (attempt.state === 'won' && isNews(attempt, machine))
       seen.push({ instance_id: attempt.instance_id, machine })
   }
@@ -63,6 +68,7 @@ export async function observePage(
     await observeStates(store, cloud, seen.slice(start, start + OBSERVE_BATCH), sent_at)
   }
   if (strangers.length) await noteOrphans(store, cloud, account, strangers, sent_at)
+  return returned
 }
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
@@ -77,6 +83,8 @@ const attemptsAt = (db: Kysely<Tables>, cloud_id: string) =>
       'launch_attempts.instance_id',
       'launch_attempts.state',
       'launch_attempts.provider_id',
+      'launch_attempts.gone_at',
+      'launch_attempts.released_at',
       'instances.state as instance_state',
       'instances.public_addresses',
       'instances.private_addresses',

@@ -1,6 +1,6 @@
 /** A cloud and its machines: what it carries out, what it answers, and what of it reaches the caller. */
 import { expectNews } from '../motion/watcher.ts'
-import type { AttemptRow, CloudRow, InstanceRow, ItemRow, OrderRow } from '../record/rows.ts'
+import type { AttemptRow, CloudRow, ItemRow, OrderRow } from '../record/rows.ts'
 import { after, strikes, type World } from '../world.ts'
 import type { SpellKind } from './weather.ts'
 
@@ -38,6 +38,9 @@ export interface CloudModel {
   fine_since: number | null
   made: number
 }
+
+/** Alive as its cloud tells it, and not on its way out. */
+export const isThere = (state: MachineState): boolean => state !== 'terminating' && state !== 'terminated'
 
 export const stateOf = (machine: Machine): MachineState => machine.history.at(-1)!.state
 
@@ -186,8 +189,8 @@ export function answerDelete(world: World, attempt: AttemptRow): DeleteAnswer {
   }
   const in_ms = chance.whole(20, 500)
   const machine = cloud.machines.get(provider_id!)
-  if (!machine || (machine.forgotten_at !== null && machine.forgotten_at <= world.now))
-    return { in_ms, outcome: 'not_found' }
+  const is_forgotten = !machine || (machine.forgotten_at !== null && machine.forgotten_at <= world.now)
+  if (is_forgotten || has(cloud, 'lies_in_gets')) return { in_ms, outcome: 'not_found' }
   if (machine.doomed_at === null && strikes(world, has(cloud, 'stubborn') ? 0.8 : 0.01))
     return { in_ms, outcome: { class: 'conflict' } }
   if (machine.doomed_at === null && machine.asks_left > 0) machine.asks_left--
@@ -238,10 +241,17 @@ export function answerList(world: World, row: CloudRow): Listed[] | { error: 'au
   return listed
 }
 
-/** Whether a get proves that a machine is gone. */
-export function isGone(world: World, { item, cloud: row, provider_id }: InstanceRow): boolean {
+interface Bound {
+  readonly item: ItemRow
+  readonly cloud: CloudRow | null
+  readonly provider_id: string | null
+}
+
+/** A machine as it is told by itself; null: there is none, undefined: nobody can say. */
+export function answerGet(world: World, { item, cloud: row, provider_id }: Bound): MachineState | null | undefined {
   const cloud = world.clouds.get(row!)!
-  if (refusal(world, cloud, item.order)) return false
+  if (refusal(world, cloud, item.order)) return undefined
   const machine = cloud.machines.get(provider_id!)
-  return !machine || stateOf(machine) === 'terminated' || has(cloud, 'lies_in_gets')
+  if (!machine || stateOf(machine) === 'terminated' || has(cloud, 'lies_in_gets')) return null
+  return stateOf(machine)
 }

@@ -6,7 +6,8 @@ import type { CloudModel } from './machines.ts'
 
 /**
  * `silent` takes calls and never answers; `deaf` loses most replies, carried out or not, now or later; `duds` fail to
- * boot; `stubborn` refuses deletions; `lies` leaves machines out of complete lists, `lies_in_gets` denies them as well.
+ * boot; `stubborn` refuses deletions; `lies` leaves machines out of complete lists, `lies_in_gets` denies them to gets and
+ * deletions as well.
  */
 export type SpellKind =
   | 'unreachable'

@@ -101,11 +101,16 @@ function lease(world: World, with_order: boolean, calm_at: number): void {
   const row = createLease(world, { start_at, end_at, before_end_at }, with_order ? drawTemplate(world) : null)
   if (chance.happens(0.3)) later(world, chance.spread(1, end_at - world.now + MIN), () => move(world, row, calm_at))
   if (chance.happens(0.2)) later(world, chance.spread(1, end_at - world.now + MIN), () => endLease(world, row))
-  if (!with_order) return
-  later(world, start_at - world.now + 1_000, () => {
-    if (row.order) meddle(world, row.order)
-    if (row.order && chance.happens(0.1)) endSomeday(world, row.order)
-  })
+  if (with_order) later(world, start_at - world.now + S, () => meddleOnceMade(world, row))
+}
+
+/** The order of a lease is made when its flow gets to it. */
+function meddleOnceMade(world: World, row: LeaseRow): void {
+  const { order, state } = row
+  if (order) {
+    meddle(world, order)
+    if (world.chance.happens(0.1)) endSomeday(world, order)
+  } else if (state === 'PENDING') later(world, MIN, () => meddleOnceMade(world, row))
 }
 
 /** Extends or shortens a lease, at the last moment as well. */

@@ -2,9 +2,9 @@
  * Watchers, as in activities/watch.ts: list a cloud, compare, write down. Only looks that can find something new are
  * simulated: between those a watcher looks on in its period and changes nothing.
  */
-import { answerList, type CloudModel, isGone, type Listed } from '../cloud/machines.ts'
+import { answerGet, answerList, type CloudModel, isThere, type Listed } from '../cloud/machines.ts'
 import type { CloudRow } from '../record/rows.ts'
-import { countAbsent, observeList } from '../record/watch.ts'
+import { countAbsent, observeList, takeBack } from '../record/watch.ts'
 import { after, strikes, type World } from '../world.ts'
 
 const PERIOD_MS = { fresh: 100, pending: 1_000, calm: 30_000, empty: 300_000, unreachable: 5_000 }
@@ -109,19 +109,21 @@ function look(world: World, row: CloudRow, watcher: Watcher): void {
 /** Writes down what a list showed; true: another look may find more. */
 function write(world: World, row: CloudRow, listed: readonly Listed[], sent_at: number): boolean {
   const { chance } = world
-  const news = observeList(world, row, listed, sent_at)
+  const { news, returned } = observeList(world, listed, sent_at)
   note(world, row, 'ok')
   row.last_list_sent_at = sent_at
   const { counted, absent } = countAbsent(row, listed, sent_at)
-  if (absent.length) {
-    const epoch = row.watch_epoch
-    const missing = absent.filter((instance) => isGone(world, instance))
-    const proved_at = world.now
+  const epoch = row.watch_epoch
+  const missing = absent.filter((instance) => answerGet(world, instance) === null)
+  const back = returned.map((attempt) => ({ attempt, state: answerGet(world, attempt) }))
+  const proved_at = world.now
+  if (absent.length + returned.length)
     after(world, chance.whole(5, 300), () => {
-      if (row.watch_epoch === epoch) world.store.markMissing(world, row, missing, proved_at)
+      if (row.watch_epoch !== epoch) return
+      world.store.markMissing(world, row, missing, proved_at)
+      for (const { attempt, state } of back) if (state && isThere(state)) takeBack(world, attempt, state)
     })
-  }
-  return news || counted
+  return news || counted || returned.length > 0
 }
 
 function note(world: World, row: CloudRow, state: CloudRow['state']): void {

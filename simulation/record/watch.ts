@@ -1,6 +1,6 @@
 /** What the watcher of a cloud saw, as in store/watch.ts. */
 import { stateObserved } from '../../domain/instance.ts'
-import type { Listed } from '../cloud/machines.ts'
+import { isThere, type Listed, type MachineState } from '../cloud/machines.ts'
 import { instanceFlow, orderFlow, wake } from '../motion/wakes.ts'
 import type { World } from '../world.ts'
 import type { Found } from './attempts.ts'
@@ -9,20 +9,24 @@ import type { AttemptRow, CloudRow, InstanceRow, InstanceState, OrderRow } from 
 
 const ACTIVE: readonly InstanceState[] = ['starting', 'running']
 
-/** Writes down a complete list; true: something in it was new, or will be once the record has caught up. */
-export function observeList(world: World, row: CloudRow, listed: readonly Listed[], sent_at: number): boolean {
+/**
+ * Writes down a complete list. `news`: something in it was new, or will be once the record has caught up; `returned`:
+ * attempts whose machine is there though it was proved gone.
+ */
+export function observeList(
+  world: World,
+  listed: readonly Listed[],
+  sent_at: number,
+): { news: boolean; returned: AttemptRow[] } {
   const unbound = new Map<OrderRow, Found[]>()
   const seen: { instance: InstanceRow; machine: Listed }[] = []
-  const returned: { attempt: AttemptRow; machine: Listed }[] = []
+  const returned: AttemptRow[] = []
   for (const machine of listed) {
     const attempt = world.record.attempts.get(machine.attempt_id)
     if (!attempt || (attempt.provider_id !== null && attempt.provider_id !== machine.provider_id)) continue
     const { instance, order } = attempt.item
     if (attempt.provider_id !== null && attempt.gone_at !== null) {
-      // A list may be older than the proof that it is gone.
-      const is_proof = sent_at - row.traits.list_lag_ms > attempt.gone_at
-      if (is_proof && (machine.state === 'starting' || machine.state === 'running' || machine.state === 'failed'))
-        returned.push({ attempt, machine })
+      if (isThere(machine.state)) returned.push(attempt)
     } else if (attempt.provider_id === null) {
       const found = { attempt, provider_id: machine.provider_id, how: 'found_by_tag' as const }
       unbound.set(order, [...(unbound.get(order) ?? []), found])
@@ -33,18 +37,18 @@ export function observeList(world: World, row: CloudRow, listed: readonly Listed
     world.store.bindMachines(world, order, found)
     wake(world, orderFlow(order), 0, order.attended_until)
   }
-  for (const { attempt, machine } of returned) takeBack(world, attempt, machine)
   const changed = seen.filter(({ instance, machine }) => observe(world, instance, machine, sent_at))
   wakeOwners(
     world,
     changed.map(({ instance }) => instance),
   )
-  return unbound.size + seen.length + returned.length > 0
+  return { news: unbound.size + seen.length > 0, returned }
 }
 
-/** A machine that was proved gone is there: it serves its instance again, or is surplus. */
-function takeBack(world: World, attempt: AttemptRow, machine: Listed): void {
+/** As in store/returns.ts: a machine that was proved gone is there: it serves its instance again, or is surplus. */
+export function takeBack(world: World, attempt: AttemptRow, state: MachineState): void {
   const { item, cloud, provider_id } = attempt
+  if (attempt.gone_at === null) return
   const { instance, order } = item
   const serves = attempt.state === 'won' && instance.state === 'missing' && instance.provider_id === provider_id
   world.say(attempt.id, `${provider_id} was proved gone, and is there`)
@@ -52,8 +56,7 @@ function takeBack(world: World, attempt: AttemptRow, machine: Listed): void {
   changeAttempt(world, attempt, serves ? 'won' : 'surplus')
   if (serves) {
     cloud.claims.add(attempt)
-    const to = machine.state === 'starting' ? 'starting' : observed(instance, machine)!
-    changeInstance(world, { instance, to })
+    changeInstance(world, { instance, to: state as InstanceState })
   }
   wake(world, orderFlow(order), 0, order.attended_until)
 }
