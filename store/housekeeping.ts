@@ -11,10 +11,25 @@ const IDEMPOTENCY_KEPT_H = 24
 const DELIVERIES_KEPT_D = 30
 const DELETED_MAX = 5_000
 
+/**
+ * Settled orders that have not heard of what became of a machine, since their wake was lost: one died, or is too many. With
+ * nothing due they are no open nouns.
+ */
+const BEHIND = sql`
+  select 'order/' || launch_orders.id, launch_orders.project_id, terminated_at
+    from instances join items on items.instance_id = instances.id join launch_orders on launch_orders.id = instances.order_id
+    where terminated_at > record_now() - interval '1 day' and items.state = 'running' and launch_orders.due_at is null
+  union all
+  select 'order/' || launch_orders.id, launch_orders.project_id, record_now() - interval '1 hour'
+    from launch_attempts join launch_orders on launch_orders.id = order_id
+    where launch_attempts.state = 'surplus' and gone_at is null and provider_id is not null and launch_orders.due_at is null`
+
 /** Open nouns and when they were due; one query for both uses below. */
 const OPEN_NOUNS = sql`
   select 'order/' || id as target, project_id, due_at from launch_orders
     where due_at is not null or state not in ('running', 'cancelled', 'terminated', 'failed')
+  union all
+  ${BEHIND}
   union all
   select 'lease/' || id, project_id, due_at from leases where state not in ('TERMINATED', 'ERROR')
   union all

@@ -489,6 +489,7 @@ create index instances_by_order on instances (order_id);
 create index instances_by_project on instances (project_id, id desc);
 create index instances_by_deployment on instances (deployment_id);
 create unique index instances_by_machine on instances (cloud_id, provider_id) where provider_id is not null and state <> 'terminated';
+create index instances_over on instances (terminated_at) where terminated_at is not null;
 create index instances_alive on instances (cloud_id) where state not in ('pending', 'terminated', 'failed');
 
 -- Whom an instance's changes are told, beside the hooks of its project: the lane is a hook, one for each address.
@@ -580,6 +581,7 @@ create index launch_attempts_by_order on launch_attempts (order_id, batch);
 create index launch_attempts_by_cloud on launch_attempts (cloud_id, state);
 create index launch_attempts_by_credential on launch_attempts (credential_id) where credential_id is not null and gone_at is null;
 create unique index launch_attempts_by_machine on launch_attempts (cloud_id, provider_id) where provider_id is not null and gone_at is null;
+create index launch_attempts_surplus on launch_attempts (order_id) where state = 'surplus' and gone_at is null;
 create index launch_attempts_released on launch_attempts (cloud_id, provider_id) where released_at is not null;
 
 -- Machines that are to be told whose they are: adopted ones get our tags, released ones lose them. Open until confirmed.
