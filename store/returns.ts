@@ -36,7 +36,7 @@ export const isThere = (machine: Machine): boolean => THERE.has(machine.state)
 
 /**
  * Takes a machine back: it serves its instance again where that is missing and has no other, else it is surplus and its
- * order's flow deletes it. Nothing happens where its attempt is not over, or its machine was released.
+ * order's flow deletes it. Nothing happens where its attempt is not over, or its machine was released or adopted.
  */
 export function takeBack(store: Store, cloud: CloudRow, returned: Returned, seen_at: Date): Promise<void> {
   return write(store, async (trx) => {
@@ -46,7 +46,7 @@ export function takeBack(store: Store, cloud: CloudRow, returned: Returned, seen
     const order = await lockOrder(trx, order_id)
     const attempt = (await lockAttempts(trx, [attempt_id])).get(attempt_id)
     if (!order || !attempt || attempt.gone_at === null || attempt.released_at !== null) return
-    if (attempt.provider_id !== machine.provider_id) return
+    if (attempt.provider_id !== machine.provider_id || (await hasOwner(trx, cloud, machine))) return
     const instance = await trx
       .selectFrom('instances')
       .select(['id', 'state', 'provider_id'])
@@ -75,6 +75,18 @@ export function takeBack(store: Store, cloud: CloudRow, returned: Returned, seen
     const { project_id, attended_until } = order
     await wake(trx, [{ target: orderWorkflowId(order_id), project_id, attended_until }])
   })
+}
+
+/** It was adopted meanwhile. */
+async function hasOwner(trx: Trx, cloud: CloudRow, { provider_id }: Machine): Promise<boolean> {
+  const owner = await trx
+    .selectFrom('launch_attempts')
+    .select('id')
+    .where('cloud_id', '=', cloud.id)
+    .where('provider_id', '=', provider_id)
+    .where('gone_at', 'is', null)
+    .executeTakeFirst()
+  return owner !== undefined
 }
 
 async function serveAgain(

@@ -40,21 +40,22 @@ export async function observePage(
   const others: Machine[] = machines.filter((machine) => !tagged.includes(machine))
   const unbound = new Map<string, { attempt_id: string; machine: Machine }[]>()
   const seen: { instance_id: string; machine: Machine }[] = []
-  const returned: Returned[] = []
+  const over: Returned[] = []
   for (const machine of tagged) {
     const attempt = known.get(machine.attempt_id!)
     if (!attempt || (attempt.provider_id !== null && attempt.provider_id !== machine.provider_id)) others.push(machine)
     else if (attempt.provider_id === null) {
       unbound.set(attempt.order_id, [...(unbound.get(attempt.order_id) ?? []), { attempt_id: attempt.id, machine }])
     } else if (attempt.gone_at !== null && attempt.released_at === null) {
-      if (isThere(machine)) returned.push({ order_id: attempt.order_id, attempt_id: attempt.id, machine })
+      over.push({ order_id: attempt.order_id, attempt_id: attempt.id, machine })
     } else if (attempt.state === 'won' && isNews(attempt, machine))
       seen.push({ instance_id: attempt.instance_id, machine })
   }
   // The tag of one that was adopted is not its own yet, that of one that was released is still there.
-  const owned = await findOwned(store.db, cloud.id, others)
+  const by_id = [...others, ...over.map(({ machine }) => machine)]
+  const owned = await findOwned(store.db, cloud.id, by_id)
   const strangers = others.filter(({ provider_id, state }) => state !== 'terminated' && !owned.has(provider_id))
-  for (const machine of others) {
+  for (const machine of by_id) {
     const attempt = owned.get(machine.provider_id)
     if (attempt?.state === 'won' && isNews(attempt, machine)) seen.push({ instance_id: attempt.instance_id, machine })
   }
@@ -68,7 +69,7 @@ export async function observePage(
     await observeStates(store, cloud, seen.slice(start, start + OBSERVE_BATCH), sent_at)
   }
   if (strangers.length) await noteOrphans(store, cloud, account, strangers, sent_at)
-  return returned
+  return over.filter(({ machine }) => isThere(machine) && !owned.has(machine.provider_id))
 }
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
