@@ -31,6 +31,8 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   noteRefused: 'a refused account, one transaction: test/flows/credentials.test.ts',
   resealOld: 'another master key, one transaction a piece: test/store/reseal.test.ts',
   releaseSshKey: 'given out once, one transaction: test/api/cloud-state.test.ts',
+  takeBack: 'a machine that was denied and comes back, one transaction: test/flows/denied.test.ts',
+  dropOld: 'what nobody needs any more, one transaction a piece: test/flows/credentials.test.ts',
   shiftClock: 'only tests shift the clock',
   mendClock: 'a clock set back, one transaction: test/flows/clock-back.test.ts',
   markRestored: 'the first start after a restore, one transaction: test/flows/restore.test.ts',
