@@ -103,7 +103,10 @@ test('what a person stopped is not healed when it vanishes', async () => {
   await untilActed(api, stopped!.id)
   await place.cloud.control.fate(stopped!.provider_id!, 'vanish')
   await untilInstance(api, stopped!.id, ['missing'])
-  await untilOrder(api, id, ['running'])
+  await waitFor(async () => (await getOrder(api, id)).partial, {
+    what: 'the order to count without it',
+    timeout_ms: SETTLE_TIMEOUT_MS,
+  })
   expect((await place.cloud.control.machines()).length).toBe(2)
 })
 
