@@ -122,8 +122,6 @@ const callbacks = (db: Kysely<Tables>, project_id: string) =>
     .select([
       'hooks.uri',
       'hooks.state as lane_state',
-      'hooks.last_success_at',
-      'hooks.last_failure_at',
       sql<string>`coalesce(instances.external_id, instances.id::text)`.as('uuid'),
     ])
     .where('callbacks.project_id', '=', project_id)

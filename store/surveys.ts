@@ -164,23 +164,3 @@ export function listOffers(db: Kysely<Tables>, cloud_id: string, kind: 'size' | 
     .limit(limit)
   return (after === undefined ? rows : rows.where('provider_id', '>', after)).execute()
 }
-
-/** By cloud, the realms known to be unavailable, each by its id and by its name. Unknown ones are not among them. */
-export async function unavailableRealms(
-  db: Kysely<Tables>,
-  cloud_ids: readonly string[],
-): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
-  if (!cloud_ids.length) return new Map()
-  const rows = await db
-    .selectFrom('realms')
-    .select(['cloud_id', 'provider_id', 'name'])
-    .where('cloud_id', 'in', cloud_ids)
-    .where('available', '=', false)
-    .execute()
-  return new Map(
-    [...Map.groupBy(rows, ({ cloud_id }) => cloud_id)].map(([cloud_id, closed]) => [
-      cloud_id,
-      new Set(closed.flatMap(({ provider_id, name }) => [provider_id, name])),
-    ]),
-  )
-}

@@ -1,7 +1,6 @@
 /** What clouds tell of their realms, sizes and images: kept, told when it changes, and not doubted when they are silent. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { CloudConfigurationInput } from '../../providers/simulated/configuration.ts'
-import { unavailableRealms } from '../../store/surveys.ts'
 import { untilOrder } from '../support/flow.ts'
 import { cloudEvents, lookAgain, wait } from '../support/found-machines.ts'
 import { waitFor } from '../support/wait-for.ts'
@@ -49,9 +48,6 @@ const realm = (name: string, available = true) => ({ id: `id-${name}`, name, ava
 const setRealms = (place: Place, ...realms: ReturnType<typeof realm>[]) =>
   place.cloud.control.change({ realms } satisfies CloudConfigurationInput)
 
-const cloudId = async (place: Place): Promise<string> =>
-  (await world.h.operator.get<{ cloud: { id: string } }>(`/api/clouds/${place.cloud.name}`)).body.cloud.id
-
 describe.concurrent('realms', () => {
   test('that go away and come back are told once each, with since when', async () => {
     const place = await world.place({ configuration: { realms: [realm('north'), realm('south')] } })
@@ -62,13 +58,9 @@ describe.concurrent('realms', () => {
     const away = await untilTold(place, 'realms', open('north (south)'))
     expect(away.realms![0]!.since).toBe(first.realms![0]!.since)
     expect(away.realms![1]!.since > first.realms![1]!.since).toBe(true)
-    const id = await cloudId(place)
-    const closed = await unavailableRealms(world.h.store.db, [id])
-    expect(closed).toEqual(new Map([[id, new Set(['id-south', 'south'])]]))
     await untilTold(place, 'realms', ({ seen_at }) => seen_at! > away.seen_at!) // nothing new
     await setRealms(place, realm('north'), realm('south'))
     await untilTold(place, 'realms', open('north south'))
-    expect(await unavailableRealms(world.h.store.db, [id])).toEqual(new Map())
     // One that is not named any more is closed, too.
     await setRealms(place, realm('south'))
     await untilTold(place, 'realms', open('(north) south'))

@@ -26,8 +26,8 @@ export interface ShownLease {
   readonly events: readonly { readonly type: string; readonly status: string; readonly late_ms: number | null }[]
 }
 
-/** Generous: settled within this, or the test fails. A calm cloud is listed every 30 s, and what it lost is seen by two lists. */
-export const SETTLE_TIMEOUT_MS = 75_000
+/** Generous: settled within this, or the test fails. */
+export const SETTLE_TIMEOUT_MS = 45_000
 const INTERVAL_MS = 50
 
 export async function submitOrder(project: Project, order: Record<string, unknown>): Promise<ShownOrder> {

@@ -86,7 +86,7 @@ describe('a real scrape', () => {
         const series = await find(name, labels)
         return series !== undefined && fits(series.value)
       },
-      { what: `${name} ${JSON.stringify(labels)}`, timeout_ms: 60_000, interval_ms: 200 },
+      { what: `${name} ${JSON.stringify(labels)}`, timeout_ms: 30_000, interval_ms: 200 },
     )
 
   beforeAll(async () => {
