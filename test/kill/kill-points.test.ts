@@ -183,6 +183,10 @@ async function submitLoad(round: number): Promise<void> {
       await world.change(project, 'terminate', instance_id, 'POST', `/api/instances/${instance_id}/release`)
     },
     async () => {
+      // Those whose life ended before their end would be sent everything: more of them with each life.
+      const { body } = await api.get<{ hooks: { id: string }[] }>('/api/hooks')
+      for (const { id } of body.hooks)
+        if (id !== place.hook.id) await world.change(project, 'end', id, 'DELETE', `/api/hooks/${id}`)
       const { id } = await world.addHook(project)
       await api.request('POST', `/api/hooks/${id}/disable`)
       await api.request('POST', `/api/hooks/${id}/enable`)
