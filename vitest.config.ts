@@ -4,6 +4,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/global-setup.ts'],
+    setupFiles: ['test/support/watch-requests.ts'],
     // Temporal's native runtime is per process.
     pool: 'forks',
     maxWorkers: 2,

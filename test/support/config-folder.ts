@@ -2,6 +2,8 @@
 import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { inject } from 'vitest'
+import { confide, secretsOf } from './secrets.ts'
 
 export interface ConfigFolder {
   readonly path: string
@@ -18,6 +20,7 @@ export async function openConfigFolder(files: Readonly<Record<string, unknown>> 
   const folder: ConfigFolder = {
     path,
     async put(file, content) {
+      confide(secretsOf(content), inject('secrets_file'))
       const target = join(path, `${file}.conf`)
       await mkdir(dirname(target), { recursive: true })
       await writeFile(target, typeof content === 'string' ? content : JSON.stringify(content, null, 2))

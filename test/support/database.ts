@@ -6,6 +6,7 @@ import { inject } from 'vitest'
 import { openStore, type Store } from '../../store/database.ts'
 import { type Hints, openHints } from '../../store/hints.ts'
 import { migrate } from '../../store/migrate.ts'
+import { requireNoneInDatabase } from './secrets.ts'
 
 export interface FreshStore {
   readonly store: Store
@@ -35,7 +36,11 @@ export async function freshStore(): Promise<FreshStore> {
     async close() {
       await hints.close()
       await store.close()
-      await administrate(admin_url, (admin) => admin.query(`drop database if exists ${name} with (force)`))
+      try {
+        await administrate(database_url, requireNoneInDatabase)
+      } finally {
+        await administrate(admin_url, (admin) => admin.query(`drop database if exists ${name} with (force)`))
+      }
     },
   }
 }

@@ -11,6 +11,7 @@ import { PortBook } from '../../embedded/ports.ts'
 import { startPostgres } from '../../embedded/postgres.ts'
 import type { Room, Supervised } from '../../embedded/processes.ts'
 import { startTemporal } from '../../embedded/temporal.ts'
+import { requireNoneInLogs } from './secrets.ts'
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -19,6 +20,8 @@ declare module 'vitest' {
     temporal_address: string
     /** File with the bundled workflows. */
     workflow_bundle: string
+    /** Where tests note what was confided to the product, see secrets.ts. */
+    secrets_file: string
   }
 }
 
@@ -37,13 +40,18 @@ export default async function setup(project: TestProject): Promise<() => Promise
   }
   await mkdir(room.run)
   await mkdir(room.logs)
+  const secrets_file = join(data, 'secrets')
   const started: Supervised[] = []
   let ending: Promise<void> | undefined
   const end = () => {
     ending ??= (async () => {
       given_up.abort()
       await Promise.all(started.map((process) => process.stop()))
-      await rm(data, { recursive: true, force: true })
+      try {
+        await requireNoneInLogs(room.logs, secrets_file)
+      } finally {
+        await rm(data, { recursive: true, force: true })
+      }
     })()
     return ending
   }
@@ -76,6 +84,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     project.provide('database_url', database_url)
     project.provide('temporal_address', temporal.address)
     project.provide('workflow_bundle', bundle)
+    project.provide('secrets_file', secrets_file)
   } catch (error) {
     await end()
     throw error

@@ -14,10 +14,12 @@ import { startSimulatedCloud } from '../../providers/simulated/server.ts'
 import { createEnvelope, type Envelope } from '../../store/envelope.ts'
 import { createToken } from '../../store/projects.ts'
 import type { EngineSideNeeds } from '../../worker/engine-side.ts'
+import { installRuntime } from '../../worker/runtime.ts'
 import { type Service, startService } from '../../worker/service.ts'
 import { CloudControl } from '../providers/simulated-control.ts'
 import { type ApiClient, openApiClient } from './api-client.ts'
 import { type FreshStore, freshStore } from './database.ts'
+import { requireNone, requireNoneInHistories } from './secrets.ts'
 
 export interface HarnessOptions {
   /** A directory with clouds, sizes and images by file. */
@@ -27,7 +29,7 @@ export interface HarnessOptions {
   readonly temporal_address?: string
   /** One that exists, with our search attributes; left out: a fresh one. */
   readonly namespace?: string
-  /** Where the service writes what it does; nowhere unless HOLDFAST_TEST_LOG says a level. */
+  /** Where the service writes what it does, if a test reads it itself. */
   readonly log?: Logger
   /** Figures of Temporal's library, where the test installed it with some. */
   readonly temporal_metrics?: () => Promise<string>
@@ -62,6 +64,19 @@ export interface CloudOptions {
   readonly configuration?: Parameters<CloudControl['configure']>[0]
   readonly settings?: Record<string, unknown>
 }
+
+/** What services of this file wrote, Temporal's library included; HOLDFAST_TEST_LOG names a level to see it as well. */
+const logged: string[] = []
+const service_log = pino(
+  { level: process.env.HOLDFAST_TEST_LOG ?? 'info' },
+  {
+    write(line: string) {
+      logged.push(line)
+      if (process.env.HOLDFAST_TEST_LOG) process.stderr.write(line)
+    },
+  },
+)
+let is_library_installed = false
 
 let serial = 0
 /** A name no other test uses. */
@@ -99,7 +114,11 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const simulated = await startSimulatedCloud({ port: 0, data })
   const master_key = randomBytes(32)
   const envelope = createEnvelope({ current: { id: 'test', key: master_key } })
-  const log = options.log ?? pino({ level: process.env.HOLDFAST_TEST_LOG ?? 'silent' }, pino.destination(2))
+  const log = options.log ?? service_log
+  if (!options.temporal_metrics && !is_library_installed) {
+    installRuntime(service_log)
+    is_library_installed = true
+  }
   const start = (port = 0) =>
     startService({
       role: 'all',
@@ -173,10 +192,15 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     },
     async close() {
       await service.stop()
-      await connection.close()
-      await simulated.close()
-      await fresh.close()
-      await rm(data, { recursive: true, force: true })
+      try {
+        requireNone('the log', logged.join(''))
+        await requireNoneInHistories(temporal)
+      } finally {
+        await connection.close()
+        await simulated.close()
+        await fresh.close()
+        await rm(data, { recursive: true, force: true })
+      }
     },
   }
   return harness
