@@ -16,6 +16,7 @@ export interface BlockerDecision {
     | 'action_unconfirmed'
     | 'healing_capped'
     | 'clouds_refuse'
+    | 'realm_unavailable'
     | 'removal_off'
     | 'step_failing'
     | 'tags_unconfirmed'

@@ -6,6 +6,25 @@ export type OrderPolicy = 'all' | 'at_least' | 'any'
 export const HEALINGS = ['none', 'restart', 'replace', 'notify'] as const
 export type Healing = (typeof HEALINGS)[number]
 
+/** In which order an instance tries its clouds: as listed, each instance from another on, or the cheapest first. */
+export const PLACEMENTS = ['in_order', 'spread', 'cheapest'] as const
+export type Placement = (typeof PLACEMENTS)[number]
+
+/** Errors an instance may meet at its clouds that can be counted against it. */
+export const RETRY_CLASSES = [
+  'capacity',
+  'quota',
+  'invalid',
+  'not_found',
+  'conflict',
+  'auth',
+  'unavailable',
+  'lost_reply',
+  'boot_failed',
+] as const
+/** How many more tries an instance gets after an error of a class, over all its clouds. */
+export type RetryBudget = Readonly<Partial<Record<(typeof RETRY_CLASSES)[number], number>>>
+
 /** What is asked of a provider for one instance besides its name, size and image. What is left out is the provider's. */
 export interface InstanceSpec {
   /** A key the provider knows, for the first login. */
@@ -41,6 +60,9 @@ export interface OrderTemplate {
   readonly deadline_at?: string
   /** It waits for its clouds to change their minds instead of giving up. */
   readonly hold?: boolean
+  /** Left out: in order. */
+  readonly placement?: Placement
+  readonly retry_budget?: RetryBudget
   readonly healing?: Healing
   /** How many of its deployment may be healed at once; left out: a fifth. */
   readonly healing_max?: number

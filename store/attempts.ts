@@ -2,6 +2,7 @@
  * Launch attempts: what was sent to a cloud, and what is known of it. An attempt is committed before it is sent; its id
  * is tag and idempotency token. Locks: order, attempt, instance.
  */
+
 import { type Kysely, sql } from 'kysely'
 import type { Extra, InstanceSpec } from '../domain/launch-order.ts'
 import type { Machine } from '../domain/machine.ts'
@@ -11,6 +12,7 @@ import { releaseClaims } from './claims.ts'
 import { refuseCredential } from './credentials.ts'
 import { leave, type Store, type Trx, write } from './database.ts'
 import { changeInstances, type InstanceChange, tellInstance } from './instances.ts'
+import { countedError } from './item-errors.ts'
 import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
 
@@ -167,7 +169,11 @@ async function storeError(trx: Trx, attempt: AttemptRow, error: NonNullable<Send
   await releaseClaims(trx, [attempt.id])
   await trx
     .updateTable('items')
-    .set({ last_error: JSON.stringify(kept), state: 'queued' })
+    .set({
+      last_error: JSON.stringify(kept),
+      state: 'queued',
+      errors: countedError(sql`${JSON.stringify(kept)}::jsonb`),
+    })
     .where('id', '=', attempt.item_id)
     .where('state', '=', 'creating')
     .execute()

@@ -15,6 +15,8 @@ export interface CloudFields {
   readonly settings: Readonly<Record<string, unknown>>
   readonly sizes: Readonly<Record<string, string>>
   readonly images: Readonly<Record<string, string>>
+  /** What a size costs, by our name of it, in a unit of the operator's. */
+  readonly prices: Readonly<Record<string, number>>
   readonly priority: number
   readonly enabled: boolean
   readonly allocation: number | null
@@ -58,7 +60,7 @@ export async function addCloud(
   cause: Cause,
 ): Promise<boolean> {
   if (credential) await insertCredential(trx, cloud.name, credential)
-  const { settings, sizes, images, ...plain } = cloud
+  const { settings, sizes, images, prices, ...plain } = cloud
   const made = await trx
     .insertInto('clouds')
     .values({
@@ -66,6 +68,7 @@ export async function addCloud(
       settings: JSON.stringify(settings),
       sizes: JSON.stringify(sizes),
       images: JSON.stringify(images),
+      prices: JSON.stringify(prices),
       credential_id: credential?.id ?? null,
       source: cloud.imported ? 'file' : 'api',
       sequence: 1,
@@ -149,7 +152,7 @@ export async function changeCloud(
   credential: SealedCredential | null,
   cause: Cause,
 ): Promise<void> {
-  const { settings, sizes, images, ...plain } = change
+  const { settings, sizes, images, prices, ...plain } = change
   if (credential) await insertCredential(trx, cloud.name, credential)
   await trx
     .updateTable('clouds')
@@ -158,6 +161,7 @@ export async function changeCloud(
       ...(settings ? { settings: JSON.stringify(settings) } : {}),
       ...(sizes ? { sizes: JSON.stringify(sizes) } : {}),
       ...(images ? { images: JSON.stringify(images) } : {}),
+      ...(prices ? { prices: JSON.stringify(prices) } : {}),
       ...(credential ? { credential_id: credential.id } : {}),
       sequence: cloud.sequence + 1,
     })
@@ -166,9 +170,14 @@ export async function changeCloud(
   await tell(trx, { ...cloud, ...change }, type, cloud.state, cloud.state, cloud.sequence + 1, cause)
   leave(trx, 'machines') // its watcher begins anew
   await wake(trx, [{ target: cloudWorkflowId(cloud.name) }])
+  await wakeWaiting(trx, cloud.id)
+}
+
+/** Wakes the orders that may wait for a cloud. */
+export async function wakeWaiting(trx: Trx, cloud_id: string): Promise<void> {
   await sql`insert into outbox (target, project_id)
     select 'order/' || id, project_id from launch_orders
-    where state in ('queued', 'held') and ${cloud.id} = any (cloud_ids)`.execute(trx)
+    where state in ('queued', 'held') and ${cloud_id} = any (cloud_ids)`.execute(trx)
 }
 
 /** Why a retired cloud takes no orders; null: it is not retired. */

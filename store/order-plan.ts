@@ -20,6 +20,7 @@ import { wakeDeployment } from './deployment-actions.ts'
 import { lastEventId, recordEvents } from './events.ts'
 import { healingRoom, restartInstances, restartOf, wantAttention } from './healing.ts'
 import { changeInstances } from './instances.ts'
+import { countedError } from './item-errors.ts'
 import { deriveDeployment } from './orders.ts'
 import { wake } from './outbox.ts'
 import { MAY_DELETE } from './removals.ts'
@@ -74,6 +75,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
       'instances.state as instance_state',
       'instances.wish as instance_wish',
       'instances.changed_at as changed_at',
+      'instances.spec',
       restartOf(order.healing).as('restart'),
     ])
     .where('items.order_id', '=', order_id)
@@ -97,6 +99,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     settled: order.settled_at !== null,
     deadline_at: deadline_in_ms === null ? null : now.getTime() + deadline_in_ms,
     hold: order.hold,
+    retry_budget: order.retry_budget,
     healing: order.healing,
     healing_room: await healingRoom(trx, order, items),
     may_delete,
@@ -109,6 +112,9 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
         state: item.state,
         cloud_index: item.cloud_index,
         cloud_indexes: item.cloud_indexes,
+        realm: item.spec.realm ?? null,
+        rounds: item.rounds,
+        errors: item.errors,
         attempts: item.attempts,
         next_attempt_at: item.next_attempt_at?.getTime() ?? null,
         last_error: item.last_error,
@@ -164,14 +170,18 @@ function attemptView(attempt: {
   }
 }
 
+type PlannedCloud = CloudRow & { readonly claimed: number; readonly closed_realms: readonly string[] }
+
 /**
  * Clouds of an order; those with an allocation of ours are locked, so that claims are counted truly. The first thing a
  * plan reads, so every wake that is seen here is answered: what it was for is seen as well.
  */
-async function loadClouds(trx: Trx, order_id: string): Promise<Map<string, CloudRow & { claimed: number }>> {
-  const { rows } = await sql<CloudRow>`
+async function loadClouds(trx: Trx, order_id: string): Promise<Map<string, PlannedCloud>> {
+  const { rows } = await sql<Omit<PlannedCloud, 'claimed'>>`
     with answered as (delete from outbox where target = ${orderWorkflowId(order_id)})
-    select * from clouds where id = any (select unnest(cloud_ids) from launch_orders where id = ${order_id})
+    select clouds.*, (select coalesce(jsonb_agg(distinct word), '[]') from realms, unnest(array[provider_id, realms.name]) as word
+        where realms.cloud_id = clouds.id and not available) as closed_realms
+    from clouds where id = any (select unnest(cloud_ids) from launch_orders where id = ${order_id})
     order by id`.execute(trx)
   const limited = rows.filter((cloud) => cloud.allocation !== null).map((cloud) => cloud.id)
   const claimed = new Map<string, number>()
@@ -189,11 +199,7 @@ async function loadClouds(trx: Trx, order_id: string): Promise<Map<string, Cloud
   return new Map(rows.map((cloud) => [cloud.id, { ...cloud, claimed: claimed.get(cloud.id) ?? 0 }]))
 }
 
-function cloudView(
-  cloud: CloudRow & { claimed: number },
-  credential: CloudView['credential'],
-  traitsOf: TraitsOf,
-): CloudView {
+function cloudView(cloud: PlannedCloud, credential: CloudView['credential'], traitsOf: TraitsOf): CloudView {
   const traits = traitsOf(cloud)
   return {
     id: cloud.id,
@@ -202,6 +208,7 @@ function cloudView(
     idempotency_tokens: traits.idempotency_tokens,
     call_timeout_ms: traits.call_timeout_ms,
     credential,
+    closed_realms: cloud.closed_realms,
     listed_at: cloud.state === 'ok' ? (cloud.last_list_sent_at?.getTime() ?? null) : null,
     free: cloud.allocation === null ? null : cloud.allocation - cloud.claimed,
   }
@@ -303,6 +310,7 @@ async function applyItems(trx: Trx, decision: OrderDecision): Promise<void> {
     id: change.id,
     state: change.state,
     cloud_index: change.cloud_index ?? null,
+    rounds: change.state === 'running' ? 0 : (change.rounds ?? null),
     sets_time: change.next_attempt_at !== undefined,
     next_attempt_at: change.next_attempt_at ? new Date(change.next_attempt_at).toISOString() : null,
     sets_error: change.error !== undefined,
@@ -310,9 +318,11 @@ async function applyItems(trx: Trx, decision: OrderDecision): Promise<void> {
   }))
   await sql`
     update items set state = c.state, cloud_index = coalesce(c.cloud_index, items.cloud_index),
+      rounds = coalesce(c.rounds, items.rounds),
+      errors = case when c.sets_error then ${countedError(sql`nullif(c.error, 'null'::jsonb)`)} else items.errors end,
       next_attempt_at = case when c.sets_time then c.next_attempt_at else items.next_attempt_at end,
       last_error = case when c.sets_error then nullif(c.error, 'null'::jsonb) else items.last_error end
-    from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as c (id uuid, state text, cloud_index int, sets_time boolean,
+    from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as c (id uuid, state text, cloud_index int, rounds int, sets_time boolean,
       next_attempt_at timestamptz, sets_error boolean, error jsonb)
     where items.id = c.id`.execute(trx)
 }

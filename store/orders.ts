@@ -6,6 +6,7 @@ import { type Kysely, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
 import type { Extra, InstanceSpec, OrderTemplate } from '../domain/launch-order.ts'
+import { choicesOf } from '../domain/order/choices.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { insertCredential, type NewCredential } from './credentials.ts'
 import { leave, Overtaken, type Store, type Trx, write } from './database.ts'
@@ -37,7 +38,7 @@ export interface CheckedEntry {
   readonly spec?: InstanceSpec
   readonly extra?: Extra
   readonly sealed_user_data?: Buffer
-  /** Places in the order's list of clouds, the only ones it may go to. */
+  /** Places in the order's list of clouds: the only ones it may go to, by preference. */
   readonly cloud_indexes?: readonly number[]
 }
 
@@ -162,7 +163,7 @@ export async function insertOrder(
   origin: { lease_id: string; rule: string; reason: string; event: string } | null,
   hand_over_after_ms = 0,
 ): Promise<AcceptedOrder | null> {
-  const instances = instancesOf(order)
+  const instances = instancesOf(order, await pricesFor(db, order))
   const wanted = JSON.stringify(instances)
   const cause = origin
     ? { rule: origin.rule, reason: origin.reason, event: origin.event }
@@ -181,13 +182,15 @@ export async function insertOrder(
       returning id, name, (xmax = 0) as made
     ), placed as (
       insert into launch_orders (id, project_id, user_id, deployment_id, lease_id, name, policy, at_least, count, cloud_ids,
-        size, image, sealed_user_data, extra, credentials, priority, healing, healing_max, hold, deadline_at, wished_by, wish_event, sequence, due_at)
+        size, image, sealed_user_data, extra, credentials, priority, healing, healing_max, hold, placement,
+        retry_budget, deadline_at, wished_by, wish_event, sequence, due_at)
       select ${order_id}::uuid, ${caller.project_id}::uuid, ${caller.user_id}::uuid, deployment.id, ${origin?.lease_id ?? null}::uuid,
         ${order.name}::text, ${order.policy}::text, ${order.at_least ?? null}::int, ${order.count}::int, ${[...order.cloud_ids]}::uuid[],
         ${order.size}::text, ${order.image}::text, ${order.sealed_user_data}::bytea, ${JSON.stringify(order.extra ?? {})}::jsonb,
         ${JSON.stringify(order.credentials ?? {})}::jsonb,
         ${order.priority ?? 0}::int, ${order.healing ?? 'none'}::text, ${order.healing_max ?? null}::int,
-        ${order.hold ?? false}::boolean, ${order.deadline_at ?? null}::timestamptz, ${caller.user_id}::uuid, fresh.order_event, 1, record_now()
+        ${order.hold ?? false}::boolean, ${order.placement ?? 'in_order'}::text, ${JSON.stringify(order.retry_budget ?? {})}::jsonb,
+        ${order.deadline_at ?? null}::timestamptz, ${caller.user_id}::uuid, fresh.order_event, 1, record_now()
       from deployment, fresh returning id, created_at
     ), wanted as (
       select * from jsonb_to_recordset(${wanted}::jsonb) as t (id uuid, number int, external_id text, content_hash text,
@@ -240,19 +243,34 @@ export async function insertOrder(
   return { order_id, project_id: caller.project_id, outbox_id, made: { ...made, instances } }
 }
 
-/** What an order makes: its entries, completed by what the order says for all. */
-function instancesOf(order: CheckedOrder) {
-  const { entries = Array.from({ length: order.count }, (): CheckedEntry => ({})) } = order
-  return entries.map(({ sealed_user_data, content_hash, ...entry }, i) => ({
-    id: newId(),
-    number: i + 1,
-    name: entries.length > 1 ? `${order.name}-${i + 1}` : order.name,
-    size: order.size,
-    image: order.image,
-    ...entry,
-    ...(sealed_user_data ? { user_data: sealed_user_data.toString('base64') } : {}),
-    ...(content_hash ? { content_hash: content_hash.toString('base64') } : {}),
-  }))
+type Prices = readonly (Readonly<Record<string, number>> | undefined)[]
+
+/** What sizes cost at the clouds of an order that asks for the cheapest; not looked up for others. */
+async function pricesFor(db: Kysely<Tables>, { placement, cloud_ids }: CheckedOrder): Promise<Prices> {
+  if (placement !== 'cheapest') return []
+  const rows = await db.selectFrom('clouds').select(['id', 'prices']).where('id', 'in', cloud_ids).execute()
+  return cloud_ids.map((id) => rows.find((row) => row.id === id)?.prices)
+}
+
+/** What an order makes: its entries, completed by what the order says for all, each with its own list of clouds. */
+function instancesOf(order: CheckedOrder, prices: Prices) {
+  const { entries = Array.from({ length: order.count }, (): CheckedEntry => ({})), placement = 'in_order' } = order
+  const all = [...order.cloud_ids.keys()]
+  return entries.map(({ sealed_user_data, content_hash, cloud_indexes, ...entry }, i) => {
+    const size = entry.size ?? order.size
+    const choices = choicesOf(placement, cloud_indexes ?? all, i, (index) => prices[index]?.[size])
+    return {
+      id: newId(),
+      number: i + 1,
+      name: entries.length > 1 ? `${order.name}-${i + 1}` : order.name,
+      image: order.image,
+      ...entry,
+      size,
+      ...(choices === all ? {} : { cloud_indexes: choices }),
+      ...(sealed_user_data ? { user_data: sealed_user_data.toString('base64') } : {}),
+      ...(content_hash ? { content_hash: content_hash.toString('base64') } : {}),
+    }
+  })
 }
 
 /** An order as readers see it. */

@@ -4,6 +4,7 @@
  */
 import { type Kysely, type Selectable, sql } from 'kysely'
 import type { AttemptError } from '../domain/record.ts'
+import { wakeWaiting } from './clouds.ts'
 import { type Store, type Trx, write } from './database.ts'
 import type { CloudRow } from './order-plan.ts'
 import { type CloudNote, tellCloud } from './orphans.ts'
@@ -102,6 +103,7 @@ async function storeRealms(trx: Trx, cloud: CloudRow, entries: readonly Surveyed
       )
       .execute()
   await tellCloud(trx, cloud, notes)
+  if (notes.some(({ snapshot }) => snapshot.to === 'available')) await wakeWaiting(trx, cloud.id)
 }
 
 const SINCE_NOW = { since: sql<Date>`record_now()` }
@@ -131,6 +133,17 @@ async function storeOffers(
 // Reading ------------------------------------------------------------------------------------------------------------
 
 export type SurveyRow = Selectable<CloudSurveysTable>
+
+/** Ids and names of the realms that a cloud told as unavailable. */
+export async function closedRealms(db: Kysely<Tables>, cloud_id: string): Promise<string[]> {
+  const rows = await db
+    .selectFrom('realms')
+    .select(['provider_id', 'name'])
+    .where('cloud_id', '=', cloud_id)
+    .where('available', '=', false)
+    .execute()
+  return rows.flatMap(({ provider_id, name }) => [provider_id, name])
+}
 
 /** When a cloud was last asked for a kind, and how that went; undefined: never. */
 export function findSurvey(db: Kysely<Tables>, cloud_id: string, kind: SurveyKind): Promise<SurveyRow | undefined> {

@@ -2,7 +2,7 @@
 import type { ColumnType, Generated } from 'kysely'
 import type { DeploymentAction } from '../domain/deployment.ts'
 import type { InstanceAction } from '../domain/instance.ts'
-import type { Extra, Healing, InstanceSpec, OrderTemplate } from '../domain/launch-order.ts'
+import type { Extra, Healing, InstanceSpec, OrderTemplate, Placement, RetryBudget } from '../domain/launch-order.ts'
 import type { AttemptError, Blocker, Cause, HookFilter } from '../domain/record.ts'
 
 /** jsonb: read as a value, written as text. */
@@ -74,6 +74,7 @@ export interface CloudsTable {
   settings: JsonDefault<Record<string, unknown>>
   sizes: JsonDefault<Record<string, string>>
   images: JsonDefault<Record<string, string>>
+  prices: JsonDefault<Record<string, number>>
   priority: Generated<number>
   enabled: Generated<boolean>
   allocation: number | null
@@ -350,6 +351,8 @@ export interface ItemsTable {
   state: Generated<'queued' | 'claimed' | 'creating' | 'starting' | 'running' | 'failed' | 'cancelled' | 'terminated'>
   cloud_index: Generated<number>
   cloud_indexes: number[] | null
+  rounds: Generated<number>
+  errors: JsonDefault<Record<string, number>>
   attempts: Generated<number>
   next_attempt_at: Date | null
   last_error: JsonNull<AttemptError>
@@ -412,6 +415,8 @@ export interface LaunchOrdersTable {
   healing: Generated<Healing>
   healing_max: number | null
   hold: Generated<boolean>
+  placement: Generated<Placement>
+  retry_budget: JsonDefault<RetryBudget>
   deadline_at: Date | null
   wish: Generated<'run' | 'withdraw' | 'cancel' | 'terminate'>
   wish_version: Generated<number>

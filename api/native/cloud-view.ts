@@ -17,6 +17,7 @@ export const Cloud = z
     settings: z.record(z.string(), z.unknown()).nullable().openapi({ description: 'For operators.' }),
     sizes: z.record(z.string(), z.string()).openapi({ description: 'Our name to the name at the cloud.' }),
     images: z.record(z.string(), z.string()),
+    prices: z.record(z.string(), z.number()),
     priority: z.int(),
     enabled: z.boolean(),
     disabled_reason: z.string().nullable().openapi({ description: 'Where a rule of ours disabled it.' }),
@@ -46,6 +47,10 @@ export const cloudShape = {
     .refine((value) => Buffer.byteLength(JSON.stringify(value)) <= SETTINGS_BYTES_MAX, { error: 'is too long' }),
   sizes: Names,
   images: Names,
+  prices: z
+    .record(z.string().min(1).max(200), z.number().min(0).max(1_000_000_000))
+    .refine((prices) => Object.keys(prices).length <= NAMES_MAX, { error: `has more than ${NAMES_MAX} names` })
+    .openapi({ description: 'What a size costs, by our name of it, in a unit of yours.' }),
   priority: z.int().min(-1_000_000).max(1_000_000),
   enabled: z.boolean(),
   allocation: Int4.min(0).nullable(),
@@ -59,6 +64,7 @@ export const CloudInput = fields({
   settings: cloudShape.settings.default({}),
   sizes: cloudShape.sizes.default({}),
   images: cloudShape.images.default({}),
+  prices: cloudShape.prices.default({}),
   priority: cloudShape.priority.default(0),
   enabled: cloudShape.enabled.default(true),
   allocation: cloudShape.allocation.default(null),
@@ -70,6 +76,7 @@ export const CloudChange = fields({
   settings: cloudShape.settings.optional(),
   sizes: cloudShape.sizes.optional(),
   images: cloudShape.images.optional(),
+  prices: cloudShape.prices.optional(),
   priority: cloudShape.priority.optional(),
   enabled: cloudShape.enabled.optional(),
   allocation: cloudShape.allocation.optional(),
@@ -88,6 +95,7 @@ export const renderCloud = (row: ShownCloud, operator: boolean): z.infer<typeof 
   settings: operator ? row.settings : null,
   sizes: row.sizes,
   images: row.images,
+  prices: row.prices,
   priority: row.priority,
   enabled: row.enabled,
   disabled_reason: retiredReason(row),

@@ -224,6 +224,8 @@ async function accept(c: ApiContext, input: z.infer<typeof OrderInput>): Promise
     priority: order.priority ?? 0,
     deadline_at: order.deadline_at === undefined ? null : new Date(order.deadline_at),
     hold: order.hold ?? false,
+    placement: order.placement ?? 'in_order',
+    retry_budget: order.retry_budget ?? {},
     healing: order.healing ?? 'none',
     healing_max: order.healing_max ?? null,
     wish: 'run',

@@ -1,7 +1,7 @@
 /** A launch order as people write it, and the check of its names against what the project may use. */
 import { z } from '@hono/zod-openapi'
 import type { Problem } from '../../domain/errors.ts'
-import { HEALINGS } from '../../domain/launch-order.ts'
+import { HEALINGS, PLACEMENTS, RETRY_CLASSES } from '../../domain/launch-order.ts'
 import type { CloudNames } from '../../store/clouds.ts'
 import type { Envelope } from '../../store/envelope.ts'
 import type { CheckedEntry } from '../../store/orders.ts'
@@ -11,6 +11,7 @@ import { OrderCredentials } from './credential-input.ts'
 
 const ITEMS_MAX = 1_000
 const CLOUDS_MAX = 20
+const RETRIES_MAX = 1_000
 const USER_DATA_BYTES_MAX = 65_536
 const EXTRA_BYTES_MAX = 65_536
 
@@ -54,6 +55,8 @@ const Entry = fields({
 }).openapi('LaunchOrderEntry')
 type Entry = z.infer<typeof Entry>
 
+export const RetryBudget = z.partialRecord(z.enum(RETRY_CLASSES), z.int().min(0).max(RETRIES_MAX))
+
 /** The fields; `policyFits` belongs behind them. */
 export const orderShape = {
   name: Name,
@@ -75,6 +78,12 @@ export const orderShape = {
   priority: z.int().min(-1_000).max(1_000).optional(),
   hold: z.boolean().optional().openapi({
     description: 'Wait for the clouds to change their minds where all refuse, instead of giving up.',
+  }),
+  placement: z.enum(PLACEMENTS).optional().openapi({
+    description: 'In which order its clouds are tried: as listed (default), evenly over all, or the cheapest first.',
+  }),
+  retry_budget: RetryBudget.optional().openapi({
+    description: 'How many more tries each instance gets after errors of a class, over all its clouds.',
   }),
   healing: z.enum(HEALINGS).optional().openapi({
     description: 'What is done for a machine that dies after it ran; default: none.',

@@ -1,9 +1,12 @@
 /** What would become of a launch order: where it would go, what would wait and why. Changes nothing. */
 import { z } from '@hono/zod-openapi'
+import type { Placement as Choice } from '../../domain/launch-order.ts'
+import { choicesOf } from '../../domain/order/choices.ts'
 import { previewPlacement } from '../../domain/order/preview.ts'
 import type { CloudView, ItemView } from '../../domain/order/view.ts'
 import { listClouds, type ShownCloud } from '../../store/clouds.ts'
 import { findCredential } from '../../store/credentials.ts'
+import { closedRealms } from '../../store/surveys.ts'
 import type { ApiDeps } from '../context.ts'
 import type { ChosenCredentials } from './credential-input.ts'
 import type { CheckedNames } from './order-input.ts'
@@ -33,6 +36,10 @@ interface Asked {
   readonly at_least?: number | undefined
   readonly size: string
   readonly image: string
+  readonly placement?: Choice | undefined
+  readonly instances?:
+    | readonly { readonly size?: string | undefined; readonly realm?: string | undefined }[]
+    | undefined
 }
 
 /** Places an order on paper. */
@@ -48,10 +55,16 @@ export async function previewOrder(
     clouds.map(async ({ id }): Promise<CloudView> => {
       const kept = inline_credentials.every((one) => one.cloud_id !== id) && credentials[id]
       const known = kept ? await findCredential(store.db, project_id, { id: kept }) : undefined
-      return viewOf(rows.get(id)!, known?.state ?? 'ok')
+      return viewOf(rows.get(id)!, known?.state ?? 'ok', await closedRealms(store.db, id))
     }),
   )
-  const items = Array.from({ length: asked.count }, (_, i) => freshItem(String(i), cloud_indexes[i]))
+  const all = [...clouds.keys()]
+  const items = Array.from({ length: asked.count }, (_, i) => {
+    const { size = asked.size, realm = null } = asked.instances?.[i] ?? {}
+    const price = (index: number) => rows.get(clouds[index]!.id)!.prices[size]
+    const choices = choicesOf(asked.placement ?? 'in_order', cloud_indexes[i] ?? all, i, price)
+    return freshItem(String(i), choices, realm)
+  })
   const { placed, waiting, closed } = previewPlacement({ ...EMPTY_ORDER, clouds: views, items }, Date.now())
   const count = asked.count - waiting - closed
   const must = asked.policy === 'all' ? asked.count : asked.policy === 'any' ? 1 : (asked.at_least ?? asked.count)
@@ -83,13 +96,14 @@ const EMPTY_ORDER = {
   may_delete: true,
   deadline_at: null,
   hold: false,
+  retry_budget: {},
   healing: 'none',
   healing_room: 0,
   next_batch: 1,
   next_undo_batch: 1,
 } as const
 
-const viewOf = (row: ShownCloud, credential: CloudView['credential']): CloudView => ({
+const viewOf = (row: ShownCloud, credential: CloudView['credential'], closed_realms: readonly string[]): CloudView => ({
   id: row.id,
   name: row.name,
   enabled: row.enabled,
@@ -97,14 +111,18 @@ const viewOf = (row: ShownCloud, credential: CloudView['credential']): CloudView
   call_timeout_ms: 0,
   listed_at: row.last_list_sent_at?.getTime() ?? null,
   credential,
+  closed_realms,
   free: row.allocation === null ? null : Math.max(0, row.allocation - row.allocation_used),
 })
 
-const freshItem = (id: string, cloud_indexes: readonly number[] | undefined): ItemView => ({
+const freshItem = (id: string, cloud_indexes: readonly number[], realm: string | null): ItemView => ({
   id,
   state: 'queued',
   cloud_index: 0,
-  cloud_indexes: cloud_indexes ?? null,
+  cloud_indexes,
+  realm,
+  rounds: 0,
+  errors: {},
   attempts: 0,
   next_attempt_at: null,
   last_error: null,

@@ -1,6 +1,6 @@
 /** Launch orders and their attempts as the native wire shows them. */
 import { z } from '@hono/zod-openapi'
-import { HEALINGS } from '../../domain/launch-order.ts'
+import { HEALINGS, PLACEMENTS, RETRY_CLASSES } from '../../domain/launch-order.ts'
 import type { listAttempts, ShownOrder } from '../../store/order-list.ts'
 import { BlockerOut, ErrorOut, iso, isoOrNull, MomentOut } from '../schemas.ts'
 
@@ -39,6 +39,8 @@ export const LaunchOrder = z
     priority: z.int(),
     deadline_at: MomentOut.nullable(),
     hold: z.boolean(),
+    placement: z.enum(PLACEMENTS),
+    retry_budget: z.partialRecord(z.enum(RETRY_CLASSES), z.int()),
     healing: z.enum(HEALINGS),
     healing_max: z.int().nullable(),
     wish: z.enum(['run', 'withdraw', 'cancel', 'terminate']).openapi({
@@ -97,6 +99,8 @@ export function renderOrder(row: Shown): z.infer<typeof LaunchOrder> {
     priority,
     deadline_at: isoOrNull(row.deadline_at),
     hold: row.hold,
+    placement: row.placement,
+    retry_budget: row.retry_budget,
     healing: row.healing,
     healing_max: row.healing_max,
     wish,

@@ -77,7 +77,7 @@ const inventory = { url: cloudShape.endpoint, username: Text.nullish(), password
 // Files --------------------------------------------------------------------------------------------------------------
 
 /** What the record is to know of a cloud, without the names, which need other files as well. */
-export type Account = Omit<ConfiguredCloud, 'name' | 'file' | 'sizes' | 'images'>
+export type Account = Omit<ConfiguredCloud, 'name' | 'file' | 'sizes' | 'images' | 'prices'>
 
 export interface CloudContent {
   readonly cloud: Omit<PcmCloud, 'of_provider'>

@@ -5,7 +5,7 @@
 import type { Logger } from 'pino'
 import { type Attributes, type Configuration, NO_MAPS, type PcmCloud } from '../../domain/pcm/configuration.ts'
 import { crossReferences, type Warning } from '../../domain/pcm/cross-references.ts'
-import { nameMap } from '../../domain/pcm/names.ts'
+import { nameMap, pricesOf } from '../../domain/pcm/names.ts'
 import { type ConfiguredCloud, type FoundClouds, importClouds } from '../../store/cloud-files.ts'
 import { isAway, type Store } from '../../store/database.ts'
 import type { Envelope } from '../../store/envelope.ts'
@@ -137,7 +137,8 @@ function cloudsOf(
   const all = whole.map(([name, { account }]): ConfiguredCloud => {
     const cloud = configuration.clouds.get(name)!
     const maps = { sizes: nameMap(configuration, cloud, 'sizes'), images: nameMap(configuration, cloud, 'images') }
-    return { ...account, ...maps, name, file: fileOf('clouds', name) }
+    const prices = pricesOf(configuration, cloud)
+    return { ...account, ...maps, prices, name, file: fileOf('clouds', name) }
   })
   const [clouds, strange] = [true, false].map((is_known) =>
     all.filter(({ provider }) => adapters.includes(provider) === is_known),

@@ -61,7 +61,7 @@ export function setItem(
   notes: Notes,
   item: ItemView,
   state: ItemState,
-  more: { cloud_index?: number; next_attempt_at?: number | null; error?: AttemptError | null } = {},
+  more: Omit<OrderDecision['items'][number], 'id' | 'state'> = {},
 ): void {
   notes.after.set(item.id, state)
   const known = notes.items.get(item.id)

@@ -1,5 +1,6 @@
 /** Placement: which cloud an item that wants an attempt goes to, and what happens when none is left. */
 import type { BlockerDecision } from '../blocker.ts'
+import type { RetryBudget } from '../launch-order.ts'
 import { BATCH_SIZE, STEPS_MAX } from '../plan.ts'
 import type { AttemptError } from '../record.ts'
 import { addCreate, endItem, type Notes, setItem } from './notes.ts'
@@ -9,16 +10,18 @@ import type { CloudView, ItemView, OrderView } from './view.ts'
 const ATTEMPTS_PER_CLOUD_MAX = 3
 /** After a refusal of one item, new items go past that cloud for this long. */
 const REFUSAL_MEMORY_MS = 30_000
-/** A round over all clouds that found none reachable is repeated after this long. */
+/** A round over all clouds that found none is repeated after this long, and later each time. */
 const ROUND_PAUSE_MS = 5_000
+const ROUND_PAUSE_MAX_MS = 30_000
 const REFUSALS = new Set(['capacity', 'quota', 'invalid', 'not_found', 'conflict'])
+
 /** Gives items that want an attempt a place at a cloud, or fails them where none is left. */
 export function placeWanting(notes: Notes): void {
   const { view, now } = notes
   freePlaces(notes)
   const room = Math.max(0, STEPS_MAX - notes.create.size) * BATCH_SIZE
   const refusing = refusingClouds(view, now)
-  const placed = new Map<number, ItemView[]>()
+  const placed = new Map<CloudView, { item: ItemView; index: number }[]>()
   let count = 0
   for (const item of notes.wanting) {
     const pending = notes.items.get(item.id)
@@ -31,25 +34,28 @@ export function placeWanting(notes: Notes): void {
       waitForRound(notes, item, error, round_at)
       continue
     }
+    if (error && isSpent(notes, item, error)) {
+      endItem(notes, item, 'failed', error)
+      continue
+    }
     if (count >= room) continue
-    const index = nextCloud(notes, item, from, round_at === null ? error : null, refusing)
-    if (index === 'none') failOrWait(notes, item, error)
-    else if (index !== 'wait') {
-      placed.set(index, [...(placed.get(index) ?? []), item])
+    const place = nextCloud(notes, item, from, round_at === null ? error : null, refusing)
+    if (place === 'none') failOrWait(notes, item, error)
+    else if (place !== 'wait') {
+      placed.set(place.cloud, [...(placed.get(place.cloud) ?? []), { item, index: place.index }])
       count++
     }
   }
   let batch = view.next_batch
-  for (const [index, items] of [...placed].toSorted(([a], [b]) => a - b)) {
-    const cloud = view.clouds[index]!
+  for (const cloud of view.clouds) {
+    const items = placed.get(cloud) ?? []
     for (let start = 0; start < items.length; start += BATCH_SIZE, batch++) {
-      for (const item of items.slice(start, start + BATCH_SIZE)) {
+      for (const { item, index } of items.slice(start, start + BATCH_SIZE)) {
         notes.open.push({
           item_id: item.id,
           instance_id: item.instance_id,
           number: item.attempts + 1,
           cloud_id: cloud.id,
-          cloud_index: index,
           batch,
         })
         addCreate(notes, { batch, cloud_id: cloud.id })
@@ -68,55 +74,62 @@ function freePlaces({ view, attempts, free }: Notes): void {
   }
 }
 
-const mayGo = (item: ItemView, index: number): boolean => item.cloud_indexes?.includes(index) ?? true
+/** The clouds of an item, by preference. */
+const cloudsOf = ({ clouds }: OrderView, { cloud_indexes }: ItemView): readonly CloudView[] =>
+  cloud_indexes?.map((index) => clouds[index]!) ?? clouds
+
+const hasRealm = (cloud: CloudView, { realm }: ItemView): boolean =>
+  realm === null || !cloud.closed_realms.includes(realm)
 
 /** Clouds that may be asked at all. */
-const isOpen = (cloud: CloudView): boolean => cloud.enabled && cloud.credential === 'ok'
+const isOpen = (cloud: CloudView, item: ItemView): boolean =>
+  cloud.enabled && cloud.credential === 'ok' && hasRealm(cloud, item)
 
-const anyOpen = (view: OrderView, item: ItemView): boolean =>
-  view.clouds.some((cloud, index) => isOpen(cloud) && mayGo(item, index))
+const anyOpen = (view: OrderView, item: ItemView): boolean => cloudsOf(view, item).some((cloud) => isOpen(cloud, item))
 
-/** Clouds that refused an item of this order a moment ago. */
-function refusingClouds(view: OrderView, now: number): Set<number> {
-  const refusing = new Set<number>()
-  for (const { last_error, cloud_index } of view.items) {
+/** Ids of clouds that refused an item of this order a moment ago. */
+function refusingClouds(view: OrderView, now: number): Set<string> {
+  const refusing = new Set<string>()
+  for (const item of view.items) {
+    const { last_error, cloud_index } = item
     if (!last_error || !REFUSALS.has(last_error.class) || now - Date.parse(last_error.at) >= REFUSAL_MEMORY_MS) continue
-    const named = view.clouds.findIndex(({ name }) => name === last_error.evidence?.cloud)
-    refusing.add(named < 0 ? cloud_index : named)
+    const named = view.clouds.find(({ name }) => name === last_error.evidence?.cloud)
+    const cloud = named ?? cloudsOf(view, item)[cloud_index]
+    if (cloud) refusing.add(cloud.id)
   }
   return refusing
 }
 
 /** An item that goes on to another cloud keeps its error, which from then on names the cloud that it came from. */
-function errorOf(view: OrderView, { last_error, cloud_index }: ItemView, index: number): { error?: AttemptError } {
-  const cloud = view.clouds[cloud_index]?.name
+function errorOf(view: OrderView, item: ItemView, index: number): { error?: AttemptError } {
+  const { last_error, cloud_index } = item
+  const cloud = cloudsOf(view, item)[cloud_index]?.name
   if (!last_error || index === cloud_index || last_error.evidence?.cloud) return {}
   return { error: { ...last_error, evidence: { ...last_error.evidence, cloud } } }
 }
 
-/** Index of the cloud for the next attempt; `none`: all were tried; `wait`: our own allocation is full. */
+/** The cloud for the next attempt; `none`: all were tried; `wait`: our own allocation is full. */
 export function nextCloud(
   notes: Notes,
   item: ItemView,
   from: number,
   error: AttemptError | null,
-  refusing: ReadonlySet<number>,
-): number | 'none' | 'wait' {
-  const { view } = notes
+  refusing: ReadonlySet<string>,
+): { readonly cloud: CloudView; readonly index: number } | 'none' | 'wait' {
   const again = !error || (!REFUSALS.has(error.class) && item.attempts % ATTEMPTS_PER_CLOUD_MAX !== 0)
   const moved = notes.items.get(item.id)?.cloud_index !== undefined
   let full = false
-  const last = view.clouds.findLastIndex((_, index) => mayGo(item, index))
-  for (let index = again || moved ? from : from + 1; index < view.clouds.length; index++) {
-    const cloud = view.clouds[index]!
-    if (!mayGo(item, index) || !isOpen(cloud) || (refusing.has(index) && index < last)) continue
+  const clouds = cloudsOf(notes.view, item)
+  for (let index = again || moved ? from : from + 1; index < clouds.length; index++) {
+    const cloud = clouds[index]!
+    if (!isOpen(cloud, item) || (refusing.has(cloud.id) && index < clouds.length - 1)) continue
     const free = notes.free.get(cloud.id)
     if (free !== undefined && free <= 0) {
       full = true
       continue
     }
     if (free !== undefined) notes.free.set(cloud.id, free - 1)
-    return index
+    return { cloud, index }
   }
   if (!full) return 'none'
   notes.due.push(notes.now + ROUND_PAUSE_MS)
@@ -130,30 +143,52 @@ export function nextCloud(
 
 const isRefusal = (error: AttemptError): boolean => REFUSALS.has(error.class) || error.class === 'boot_failed'
 
-/** All clouds were tried: refusals fail the item, unless its order holds; anything that may pass starts another round after a pause. */
+/** How many more tries the order grants an item after this error; undefined: it does not say. */
+function triesLeft({ view, items }: Notes, { id, errors }: ItemView, error: AttemptError): number | undefined {
+  const granted = view.retry_budget[error.class as keyof RetryBudget]
+  if (granted === undefined) return undefined
+  const met_now = items.get(id)?.error ? 1 : 0 // not counted in the record yet
+  return granted + 1 - (errors[error.class] ?? 0) - met_now
+}
+
+/** It met this class of errors more often than the order's budget for it. */
+const isSpent = (notes: Notes, item: ItemView, error: AttemptError): boolean =>
+  (triesLeft(notes, item, error) ?? 1) <= 0
+
+/**
+ * All clouds were tried: refusals fail the item, unless its order holds or grants it more tries; anything that may pass
+ * starts another round after a pause.
+ */
 function failOrWait(notes: Notes, item: ItemView, error: AttemptError | null): void {
-  const final = error !== null && isRefusal(error)
-  const { hold } = notes.view
-  if (final && !hold && anyOpen(notes.view, item)) {
+  const { view } = notes
+  const final = error !== null && isRefusal(error) && triesLeft(notes, item, error) === undefined
+  if (final && !view.hold && anyOpen(view, item)) {
     endItem(notes, item, 'failed', error)
     return
   }
-  const at = notes.now + ROUND_PAUSE_MS
-  setItem(notes, item, 'queued', { cloud_index: 0, next_attempt_at: at, error: final && !hold ? null : error })
+  const at = notes.now + Math.min(ROUND_PAUSE_MAX_MS, ROUND_PAUSE_MS * 2 ** Math.min(item.rounds, 10))
+  setItem(notes, item, 'queued', {
+    cloud_index: 0,
+    rounds: item.rounds + 1,
+    next_attempt_at: at,
+    error: final && !view.hold ? null : error,
+  })
   notes.due.push(at)
   waitForRound(notes, item, error, at)
 }
 
 function waitForRound(notes: Notes, item: ItemView, error: AttemptError | null, at: number): void {
-  const clouds = notes.view.clouds.filter((_, index) => mayGo(item, index))
+  const clouds = cloudsOf(notes.view, item)
   const closed = clouds.find((cloud) => cloud.enabled && cloud.credential !== 'ok')
   const blocker = (code: BlockerDecision['code'], reason: string) =>
     notes.blockers.push({ code, reason, next_try_at: at })
   if (anyOpen(notes.view, item)) {
-    if (error && notes.view.hold && isRefusal(error)) blocker('clouds_refuse', `no cloud takes it: ${error.message}`)
+    if (error && isRefusal(error)) blocker('clouds_refuse', `no cloud takes it: ${error.message}`)
     else if (error?.class === 'auth') blocker('credentials_refused', 'the last cloud refused its credentials')
     else blocker('cloud_unreachable', 'no cloud of the order can be reached')
-  } else if (!closed) blocker('cloud_disabled', 'all clouds of the order are disabled')
+  } else if (clouds.some((cloud) => cloud.enabled && cloud.credential === 'ok'))
+    blocker('realm_unavailable', `realm ${item.realm} is unavailable at the clouds of the order`)
+  else if (!closed) blocker('cloud_disabled', 'all clouds of the order are disabled')
   else if (closed.credential === 'expired')
     blocker('credentials_expired', `the credential for cloud ${closed.name} has expired; replace it`)
   else blocker('credentials_refused', `cloud ${closed.name} refused the order's credential; replace it`)

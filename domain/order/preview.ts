@@ -19,13 +19,10 @@ export function previewPlacement(view: OrderView, now: number): Preview {
   let waiting = 0
   let closed = 0
   for (const item of view.items) {
-    const index = nextCloud(notes, item, 0, null, new Set())
-    if (index === 'none') closed++
-    else if (index === 'wait') waiting++
-    else {
-      const { id } = view.clouds[index]!
-      placed.set(id, (placed.get(id) ?? 0) + 1)
-    }
+    const place = nextCloud(notes, item, 0, null, new Set())
+    if (place === 'none') closed++
+    else if (place === 'wait') waiting++
+    else placed.set(place.cloud.id, (placed.get(place.cloud.id) ?? 0) + 1)
   }
   return { placed, waiting, closed }
 }

@@ -1,7 +1,7 @@
 /** What a decision about a launch order is made of, and what it says. */
 
 import type { BlockerDecision } from '../blocker.ts'
-import type { Healing, OrderPolicy } from '../launch-order.ts'
+import type { Healing, OrderPolicy, RetryBudget } from '../launch-order.ts'
 import type { AttemptError } from '../record.ts'
 
 export type OrderState =
@@ -45,9 +45,16 @@ export interface AttemptView {
 export interface ItemView {
   readonly id: string
   readonly state: ItemState
+  /** How far it is in its list of clouds. */
   readonly cloud_index: number
-  /** Places in the order's list of clouds, the only ones it may go to; null: all. */
+  /** That list, as places in the order's: the only ones it may go to, by preference; null: all, as the order says. */
   readonly cloud_indexes: readonly number[] | null
+  /** The realm it is to be in; null: any. */
+  readonly realm: string | null
+  /** Rounds over all its clouds that were in vain, since it last ran. */
+  readonly rounds: number
+  /** How often it met each class of errors. */
+  readonly errors: Readonly<Record<string, number>>
   /** Attempts made so far, over ones included. */
   readonly attempts: number
   readonly next_attempt_at: number | null
@@ -71,6 +78,8 @@ export interface CloudView {
   readonly listed_at: number | null
   /** Whether the credential of the order for it can be used; a call with one that cannot is not made. */
   readonly credential: 'ok' | 'refused' | 'expired'
+  /** Realms it told as unavailable, by id and name. */
+  readonly closed_realms: readonly string[]
   /** How many more instances our own allocation admits; null: no limit. */
   readonly free: number | null
 }
@@ -89,6 +98,7 @@ export interface OrderView {
   readonly deadline_at: number | null
   /** Waits for its clouds to change their minds instead of giving up. */
   readonly hold: boolean
+  readonly retry_budget: RetryBudget
   /** It once ran: what is left of it then goes by a person's wish alone. */
   readonly settled: boolean
   /** Its machines may be deleted: automatic removal is on, or a person ended the order. */
@@ -113,13 +123,13 @@ export interface OrderDecision {
     instance_id: string
     number: number
     cloud_id: string
-    cloud_index: number
     batch: number
   }[]
   readonly items: readonly {
     id: string
     state: ItemState
     cloud_index?: number
+    rounds?: number
     next_attempt_at?: number | null
     error?: AttemptError | null
   }[]

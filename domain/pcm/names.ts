@@ -56,6 +56,14 @@ export function nameMap(configuration: Configuration, cloud: PcmCloud, kind: Kin
   return Object.fromEntries(names.map((name) => [name, providerName(cloud, kind, name)]))
 }
 
+/** What sizes of ours cost at a cloud, where its files say so. */
+export function pricesOf(configuration: Configuration, cloud: PcmCloud): Readonly<Record<string, number>> {
+  const priced = listOffers(configuration, cloud, 'sizes', null).flatMap(({ id, price }) =>
+    typeof price === 'number' && price >= 0 ? [[String(id), price] as const] : [],
+  )
+  return Object.fromEntries(priced)
+}
+
 /** What a cloud calls a subnet of ours. Subnets do not pass through: null, where there is no entry. */
 export function subnetName(cloud: PcmCloud, name: string): string | null {
   const entries = entriesOf(layersOf(cloud), 'subnets', name)

@@ -49,7 +49,9 @@ function drawTemplate(world: World): OrderTemplate {
   const count = chance.happens(0.02) ? chance.whole(20, 60) : chance.spread(1, 8)
   const policy = chance.pick(['all', 'at_least', 'any'] as const)
   const clouds = chance.shuffled(world.record.clouds).slice(0, chance.whole(1, 4))
-  const first_at = chance.happens(0.1) ? [chance.whole(0, clouds.length - 1)] : null
+  const first_at = chance.happens(0.1)
+    ? chance.shuffled([...clouds.keys()]).slice(0, chance.whole(1, clouds.length))
+    : null
   const healing = chance.pick(['none', 'none', 'replace', 'notify'] as const)
   const deadline_ms = chance.happens(0.2) ? chance.spread(10 * S, 1 * H) : null
   return {
@@ -58,6 +60,7 @@ function drawTemplate(world: World): OrderTemplate {
     healing,
     deadline_ms,
     hold: chance.happens(0.2),
+    retry_budget: chance.happens(0.2) ? { capacity: chance.whole(0, 5), boot_failed: chance.whole(0, 5) } : {},
     at_least: policy === 'at_least' ? chance.whole(1, count) : null,
     clouds,
     first_at,

@@ -2,7 +2,7 @@
 import { attend, orderFlow, wake } from '../motion/wakes.ts'
 import { hintWatch } from '../motion/watcher.ts'
 import { tell, type World } from '../world.ts'
-import { changeAttempt, changeInstance, changeItem } from './change.ts'
+import { changeAttempt, changeInstance, changeItem, setError } from './change.ts'
 import type { AttemptRow, OrderRow } from './rows.ts'
 
 export const ATTENDED_MS = 4_000
@@ -75,7 +75,7 @@ function storeError(world: World, attempt: AttemptRow, error: NonNullable<SendOu
     changeAttempt(world, attempt, 'lost')
     world.store.releaseClaims(world, [attempt])
     if (attempt.item.state !== 'creating') return
-    attempt.item.last_error = kept
+    setError(attempt.item, kept)
     changeItem(world, attempt.item, 'queued')
   }
 }

@@ -84,3 +84,10 @@ export function changeInstance(world: World, change: InstanceChange): boolean {
   instance.absent_lists = 0
   return true
 }
+
+/** The last error of an item; one that is told again is counted once. */
+export function setError(item: ItemRow, error: ItemRow['last_error']): void {
+  if (error && error.at !== item.last_error?.at)
+    item.errors = { ...item.errors, [error.class]: (item.errors[error.class] ?? 0) + 1 }
+  item.last_error = error
+}

@@ -6,7 +6,7 @@ import { type Due, housekeep } from '../motion/housekeeping.ts'
 import { answerWakes, leaseFlow, orderFlow, wake } from '../motion/wakes.ts'
 import { listedAt } from '../motion/watcher.ts'
 import { tell, touch, type World } from '../world.ts'
-import { changeAttempt, changeInstance, changeItem, changeOrder } from './change.ts'
+import { changeAttempt, changeInstance, changeItem, changeOrder, setError } from './change.ts'
 import { claim } from './claims.ts'
 import { mayDelete } from './removals.ts'
 import type { AttemptRow, CloudRow, ItemRow, OrderRow } from './rows.ts'
@@ -72,6 +72,7 @@ export function viewOf(world: World, order: OrderRow): OrderView {
     healing: order.healing,
     deadline_at: order.deadline_at,
     hold: order.hold,
+    retry_budget: order.retry_budget,
     healing_room: healingRoom(order),
     may_delete: mayDelete(world, order),
     next_batch: order.next_batch,
@@ -89,6 +90,7 @@ const cloudView = (world: World, cloud: CloudRow, credential: CloudView['credent
   call_timeout_ms: cloud.traits.call_timeout_ms,
   listed_at: listedAt(world, cloud),
   credential,
+  closed_realms: [],
   free: cloud.allocation === null ? null : cloud.allocation - cloud.claims.size,
 })
 
@@ -105,6 +107,9 @@ const itemView = (item: ItemRow): ItemView => ({
   state: item.state,
   cloud_index: item.cloud_index,
   cloud_indexes: item.cloud_indexes,
+  realm: null,
+  rounds: item.rounds,
+  errors: item.errors,
   attempts: item.attempts.length,
   next_attempt_at: item.next_attempt_at,
   last_error: item.last_error,
@@ -139,7 +144,9 @@ function apply(world: World, order: OrderRow, decision: OrderDecision): void {
     changeItem(world, item, change.state)
     if (change.cloud_index !== undefined) item.cloud_index = change.cloud_index
     if (change.next_attempt_at !== undefined) item.next_attempt_at = change.next_attempt_at
-    if (change.error !== undefined) item.last_error = change.error
+    if (change.state === 'running') item.rounds = 0
+    else if (change.rounds !== undefined) item.rounds = change.rounds
+    if (change.error !== undefined) setError(item, change.error)
   }
   const instances = new Map(order.items.map(({ instance }) => [instance.id, instance]))
   for (const change of decision.instances) {

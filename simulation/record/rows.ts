@@ -3,7 +3,7 @@
  * What changes them does so as the functions of the same name in store/ do, and all that one of them does is one step.
  */
 import type { BlockerDecision } from '../../domain/blocker.ts'
-import type { Healing, OrderPolicy } from '../../domain/launch-order.ts'
+import type { Healing, OrderPolicy, RetryBudget } from '../../domain/launch-order.ts'
 import type { LeaseState } from '../../domain/lease.ts'
 import type { AttemptState, ItemState, OrderState } from '../../domain/order/view.ts'
 import type { AttemptError } from '../../domain/record.ts'
@@ -42,6 +42,7 @@ export interface OrderRow {
   readonly healing: Healing
   readonly deadline_at: number | null
   readonly hold: boolean
+  readonly retry_budget: RetryBudget
   readonly clouds: readonly CloudRow[]
   readonly items: ItemRow[]
   readonly lease: LeaseRow | null
@@ -66,6 +67,8 @@ export interface ItemRow {
   state: ItemState
   cloud_index: number
   readonly cloud_indexes: readonly number[] | null
+  rounds: number
+  errors: Readonly<Record<string, number>>
   next_attempt_at: number | null
   last_error: AttemptError | null
   /** All it ever had, in order. */
@@ -134,8 +137,9 @@ export interface OrderTemplate {
   /** By when its policy is to be met, from when it is accepted. */
   readonly deadline_ms: number | null
   readonly hold: boolean
+  readonly retry_budget: RetryBudget
   readonly clouds: readonly CloudRow[]
-  /** Places in that list, the only ones that its first item may go to; null: all. */
+  /** Places in that list, the only ones that its first item may go to, by preference; null: all. */
   readonly first_at: readonly number[] | null
 }
 

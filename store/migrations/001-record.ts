@@ -117,6 +117,7 @@ create table clouds (
   settings jsonb not null default '{}',
   sizes jsonb not null default '{}',  -- our name -> provider's name
   images jsonb not null default '{}',
+  prices jsonb not null default '{}', -- our name of a size -> what it costs, in a unit of the operator's
   priority int not null default 0,
   enabled boolean not null default true,
   allocation int check (allocation >= 0), -- instances at most; null: no limit of ours
@@ -425,6 +426,8 @@ create table launch_orders (
   healing text not null default 'none' check (healing in ('none', 'restart', 'replace', 'notify')),
   healing_max int check (healing_max > 0), -- of its deployment at once; null: a fifth
   hold boolean not null default false, -- waits for its clouds instead of giving up
+  placement text not null default 'in_order' check (placement in ('in_order', 'spread', 'cheapest')),
+  retry_budget jsonb not null default '{}', -- class of errors -> more tries of each item
   deadline_at timestamptz, -- its policy is to be met by then
   wish text not null default 'run' check (wish in ('run', 'withdraw', 'cancel', 'terminate')),
   wish_version int not null default 1,
@@ -543,8 +546,10 @@ create table items (
   instance_id uuid not null references instances,
   state text not null default 'queued' check (state in ('queued', 'claimed', 'creating', 'starting', 'running',
     'failed', 'cancelled', 'terminated')),
-  cloud_index int not null default 0, -- place in the order's list of clouds
-  cloud_indexes int[], -- the only ones it may go to; null: all
+  cloud_index int not null default 0, -- how far it is in its list of clouds
+  cloud_indexes int[], -- that list, as places in the order's; null: the order's
+  rounds int not null default 0, -- over all its clouds, in vain, since it last ran
+  errors jsonb not null default '{}', -- class -> how often it met one
   attempts int not null default 0,
   next_attempt_at timestamptz,
   last_error jsonb,

@@ -18,6 +18,7 @@ const FIELDS = {
   settings: {},
   sizes: { small: 'm1.small' },
   images: {},
+  prices: {},
   priority: 0,
   enabled: true,
   allocation: null,

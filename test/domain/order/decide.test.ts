@@ -13,6 +13,7 @@ const cloud = (id: string, change: Partial<CloudView> = {}): CloudView => ({
   call_timeout_ms: 5_000,
   listed_at: NOW,
   credential: 'ok',
+  closed_realms: [],
   free: null,
   ...change,
 })
@@ -22,6 +23,9 @@ const item = (id: string, change: Partial<ItemView> = {}): ItemView => ({
   state: 'queued',
   cloud_index: 0,
   cloud_indexes: null,
+  realm: null,
+  rounds: 0,
+  errors: {},
   attempts: 0,
   next_attempt_at: null,
   last_error: null,
@@ -58,6 +62,7 @@ const order = (items: ItemView[], change: Partial<OrderView> = {}): OrderView =>
   may_delete: true,
   deadline_at: null,
   hold: false,
+  retry_budget: {},
   healing: 'none',
   healing_room: 0,
   clouds: [cloud('east'), cloud('west')],
@@ -97,7 +102,7 @@ describe('forward', () => {
     'after %s the next cloud is tried',
     (error_class) => {
       const decision = decideOrder(order([item('a', { attempts: 1, last_error: refused(error_class) })]), NOW)
-      expect(decision.open).toMatchObject([{ item_id: 'a', cloud_id: 'west', cloud_index: 1, number: 2 }])
+      expect(decision.open).toMatchObject([{ item_id: 'a', cloud_id: 'west', number: 2 }])
     },
   )
 
