@@ -24,7 +24,7 @@ export async function handleCall(
   world: World,
   context: WireContext,
   verb: Verb,
-  prepare: (cloud: Cloud, body: string, request_seq: number) => Call | Reply,
+  prepare: (cloud: Cloud, account: string, body: string, request_seq: number) => Call | Reply,
 ): Promise<Response> {
   const cloud = world.cloud(context.req.param('cloud') ?? '')
   if (!cloud) {
@@ -37,13 +37,16 @@ export async function handleCall(
   const reply = (answered: Reply, verdict?: Verdict) =>
     answer(world, cloud, context, answered, request_seq, verdict?.fault_ids ?? [])
 
-  if (!hasKey(cloud, context)) return reply(refusal(cloud, 'auth'))
+  const account = accountOf(cloud, context)
+  if (account === null) return reply(refusal(cloud, 'auth'))
   const wait_ms = waitOfRateLimit(cloud)
   if (wait_ms > 0) return reply(refusal(cloud, 'throttled', undefined, wait_ms))
-  const prepared = prepare(cloud, body, request_seq)
+  const prepared = prepare(cloud, account, body, request_seq)
   if ('status' in prepared) return reply(prepared)
 
   const { subject, perform } = prepared
+  const meant = subject.machine_id ? world.store.machine(cloud.name, subject.machine_id) : undefined
+  if (meant && meant.account !== account) return reply(refusal(cloud, 'not_found')) // as if it were not there
   const verdict = world.store.transaction(() => judge(world, cloud, subject))
   const delay_ms = verdict.delay_ms + usualDelay(world, cloud, subject)
   if (delay_ms > 0) await delay(delay_ms)
@@ -120,11 +123,14 @@ function usualDelay(world: World, cloud: Cloud, subject: Subject): number {
   return drawLatency(call_latency_ms, seed, 'call', number) + create_ms
 }
 
-function hasKey(cloud: Cloud, context: WireContext): boolean {
+/** Whose machines a call sees; null: its key is none of the cloud's. */
+function accountOf(cloud: Cloud, context: WireContext): string | null {
   const { api_keys } = cloud.configuration
-  if (api_keys.length === 0) return true
-  const [scheme, key] = (context.req.header('authorization') ?? '').split(' ')
-  return scheme?.toLowerCase() === 'bearer' && key !== undefined && api_keys.includes(key)
+  if (api_keys.length === 0) return ''
+  const [scheme, sent] = (context.req.header('authorization') ?? '').split(' ')
+  if (scheme?.toLowerCase() !== 'bearer') return null
+  const known = api_keys.find((one) => (typeof one === 'string' ? one : one.key) === sent)
+  return known === undefined ? null : typeof known === 'string' ? '' : known.account
 }
 
 /** Takes one call off the allowance; returns how long to wait where none is left. */

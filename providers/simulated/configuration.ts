@@ -90,13 +90,15 @@ const rawStates = z.strictObject({
   failed: z.string().optional(),
 })
 
+const key = z.string().min(1)
+
 /** A cloud's configuration as it comes in. */
 export const cloudConfiguration = z
   .strictObject({
     presents_as: z.enum(['openstack', 'aws']).default('openstack'),
     seed: z.number().int().default(1),
-    /** Accepted bearer keys; empty: open to all. */
-    api_keys: z.array(z.string().min(1)).default([]),
+    /** Accepted bearer keys; empty: open to all. Each account sees its own machines only; keys without one share one. */
+    api_keys: z.array(z.union([key, z.strictObject({ key, account: z.string().min(1) })])).default([]),
     /** Default: true for aws, false for openstack, as the real ones. */
     idempotency_tokens: z.boolean().optional(),
     tags: z.boolean().default(true),

@@ -50,6 +50,7 @@ function createMachine(world: World, cloud: Cloud, command: Extract<Command, { v
   const boot_outcome: BootOutcome = command.boot_outcome ?? (fails ? 'fails' : 'runs')
   const machine: MachineRow = {
     cloud: cloud.name,
+    account: command.account,
     id: configuration.presents_as === 'aws' ? `i-0${randomBytes(8).toString('hex')}` : randomUUID(),
     number,
     shuffle_key: Math.floor(draw(seed, 'shuffle', number) * 2 ** 48),

@@ -37,12 +37,12 @@ export function machineRoutes(world: World): Hono<Environment> {
   })
 
   routes.post('/:cloud/machines', (context) =>
-    handleCall(world, context, 'create', (cloud, body, request_seq) =>
-      prepareCreate(cloud, context, body, request_seq),
+    handleCall(world, context, 'create', (cloud, account, body, request_seq) =>
+      prepareCreate(cloud, account, context, body, request_seq),
     ),
   )
   routes.get('/:cloud/machines', (context) =>
-    handleCall(world, context, 'list', (cloud) => prepareList(world, cloud, context)),
+    handleCall(world, context, 'list', (cloud, account) => prepareList(world, cloud, account, context)),
   )
   routes.get('/:cloud/machines/:id', (context) =>
     handleCall(world, context, 'get', (cloud) =>
@@ -62,7 +62,7 @@ export function machineRoutes(world: World): Hono<Environment> {
     ),
   )
   const change = (context: WireContext, verb: MachineVerb) =>
-    handleCall(world, context, verb, (cloud, body, request_seq) =>
+    handleCall(world, context, verb, (cloud, _, body, request_seq) =>
       prepareChange(world, cloud, context, verb, body, request_seq),
     )
   routes.post('/:cloud/machines/:id/start', (context) => change(context, 'start'))
@@ -74,7 +74,7 @@ export function machineRoutes(world: World): Hono<Environment> {
     ['DELETE', 'untag'],
   ] as const) {
     routes.on(method, '/:cloud/machines/:id/tags', (context) =>
-      handleCall(world, context, verb, (cloud, body, request_seq) =>
+      handleCall(world, context, verb, (cloud, _, body, request_seq) =>
         prepareTags(world, cloud, context, verb, body, request_seq),
       ),
     )
@@ -94,7 +94,13 @@ export function machineRoutes(world: World): Hono<Environment> {
   return routes
 }
 
-function prepareCreate(cloud: Cloud, context: WireContext, body: string, request_seq: number): Call | Reply {
+function prepareCreate(
+  cloud: Cloud,
+  account: string,
+  context: WireContext,
+  body: string,
+  request_seq: number,
+): Call | Reply {
   const parsed = createRequest.safeParse(parseJson(body))
   if (!parsed.success) return refusal(cloud, 'invalid', z.prettifyError(parsed.error))
   const { name, tags, extra, user_data } = parsed.data
@@ -117,6 +123,7 @@ function prepareCreate(cloud: Cloud, context: WireContext, body: string, request
   const command: Command = {
     verb: 'create',
     request_seq,
+    account,
     token,
     name,
     size: size ?? parsed.data.size,
@@ -130,7 +137,7 @@ function prepareCreate(cloud: Cloud, context: WireContext, body: string, request
   return { subject: { ...command, attempt_id: tags[ATTEMPT_TAG] ?? token }, perform: command }
 }
 
-function prepareList(world: World, cloud: Cloud, context: WireContext): Call | Reply {
+function prepareList(world: World, cloud: Cloud, account: string, context: WireContext): Call | Reply {
   const tag = context.req.query('tag')
   const colon = tag?.indexOf(':') ?? -1
   const filter: TagFilter | null = tag && colon > 0 ? { key: tag.slice(0, colon), value: tag.slice(colon + 1) } : null
@@ -141,7 +148,10 @@ function prepareList(world: World, cloud: Cloud, context: WireContext): Call | R
     subject: { verb: 'list' },
     perform: (verdict) => {
       const lies = { ...cloud.configuration.list, ...verdict.list }
-      return { status: 200, body: listMachines(world, cloud, filter, cursor ? Number(cursor) : null, lies) }
+      return {
+        status: 200,
+        body: listMachines(world, cloud, { account, filter }, cursor ? Number(cursor) : null, lies),
+      }
     },
   }
 }

@@ -6,6 +6,7 @@ export type BootOutcome = 'runs' | 'fails' | 'stuck'
 /** One machine as it is on file. Times are milliseconds since 1970. */
 export interface MachineRow {
   readonly cloud: string
+  readonly account: string
   readonly id: string
   /** How manieth machine of its cloud. */
   readonly number: number
@@ -38,6 +39,7 @@ export type Command =
   | {
       readonly verb: 'create'
       readonly request_seq: number
+      readonly account: string
       readonly token: string | null
       readonly name: string
       readonly size: string

@@ -12,7 +12,7 @@ const SCHEMA = `
     name TEXT PRIMARY KEY, input TEXT NOT NULL, machines_made INTEGER NOT NULL DEFAULT 0, calls INTEGER NOT NULL DEFAULT 0
   ) STRICT;
   CREATE TABLE IF NOT EXISTS machines (
-    cloud TEXT NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL, shuffle_key INTEGER NOT NULL,
+    cloud TEXT NOT NULL, account TEXT NOT NULL DEFAULT '', id TEXT NOT NULL, number INTEGER NOT NULL, shuffle_key INTEGER NOT NULL,
     name TEXT NOT NULL, size TEXT NOT NULL, image TEXT NOT NULL, realm TEXT, host TEXT, tags TEXT NOT NULL, token TEXT,
     state TEXT NOT NULL, raw_state_override TEXT, boot_outcome TEXT NOT NULL,
     created_at INTEGER NOT NULL, booted_at INTEGER, delete_requested_at INTEGER, gone_at INTEGER,

@@ -61,7 +61,7 @@ export interface TagFilter {
 export function listMachines(
   world: World,
   cloud: Cloud,
-  filter: TagFilter | null,
+  { account, filter }: { account: string; filter: TagFilter | null },
   cursor: number | null,
   lies: ListBehaviour,
 ): WirePage {
@@ -72,8 +72,9 @@ export function listMachines(
   // A cloud without tags takes the filter and ignores it.
   const wanted = filter && configuration.tags ? 'AND json_extract(tags, ?) = ?' : ''
   const rows = world.store.all<MachineRow>(
-    `SELECT * FROM machines WHERE cloud = ? AND ${seen} AND ${order} > ? ${wanted} ORDER BY ${order} LIMIT ?`,
+    `SELECT * FROM machines WHERE cloud = ? AND account = ? AND ${seen} AND ${order} > ? ${wanted} ORDER BY ${order} LIMIT ?`,
     cloud.name,
+    account,
     ...(lies.lag_ms > 0 ? [seen_at] : []),
     cursor ?? -1,
     ...(filter && configuration.tags ? [`$."${filter.key}"`, filter.value] : []),

@@ -147,9 +147,12 @@ export class World {
 }
 
 /** A configuration fit to be shown: that there are keys, but not which. */
-export function withoutKeys<Shape extends { api_keys?: string[] | undefined }>(configuration: Shape): Shape {
+export function withoutKeys<Shape extends Pick<CloudConfigurationInput, 'api_keys'>>(configuration: Shape): Shape {
   if (configuration.api_keys === undefined) return configuration
-  return { ...configuration, api_keys: configuration.api_keys.map(() => '[redacted]') }
+  const redacted = configuration.api_keys.map((one) =>
+    typeof one === 'string' ? '[redacted]' : { ...one, key: '[redacted]' },
+  )
+  return { ...configuration, api_keys: redacted }
 }
 
 function configured(name: string, input: CloudConfigurationInput): Cloud {

@@ -10,6 +10,7 @@ import {
   untilInstance,
   untilOrder,
 } from '../support/flow.ts'
+import { unique } from '../support/harness.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
 
@@ -19,15 +20,16 @@ beforeAll(async () => {
 })
 afterAll(() => world.close())
 
-/** A cloud that was given no account of its own, with accounts for these keys. */
-const placeWith = (...api_keys: string[]): Promise<Place> => world.place({ configuration: { api_keys } })
+/** A cloud that was given no account of its own, with an account for each of these keys that sees nothing of the others. */
+const placeWith = (...keys: string[]): Promise<Place> =>
+  world.place({ configuration: { api_keys: keys.map((key) => ({ key, account: `of ${key}` })) } })
 
 async function orderWith(place: Place, credentials: unknown[], more: Record<string, unknown> = {}) {
   return world.order(place.project, { count: 2, clouds: [place.cloud.name], credentials, ...more })
 }
 
 const keep = async (place: Place, secret: string, more: Record<string, unknown> = {}) => {
-  const input = { name: `account of ${secret}`, cloud: place.cloud.name, secret, ...more }
+  const input = { name: unique('account'), cloud: place.cloud.name, secret, ...more }
   return (await place.project.api.post<{ credential: { id: string; href: string } }>('/api/credentials', input)).body
     .credential
 }
@@ -39,8 +41,8 @@ const blocked = (place: Place, id: string, code: string) =>
   })
 
 test('every call of an order is made with its own account', async () => {
-  const place = await placeWith('sesame')
-  const { id: credential_id, href } = await keep(place, 'sesame')
+  const place = await placeWith('open-sesame')
+  const { id: credential_id, href } = await keep(place, 'open-sesame')
   const { id } = await orderWith(place, [{ id: credential_id }])
   const { api } = place.project
   await untilOrder(api, id, ['running'])
@@ -57,9 +59,28 @@ test('every call of an order is made with its own account', async () => {
   await api.delete(href, { expect: 204 })
 })
 
+test('machines of two accounts at one cloud are each seen, kept and ended by their own', async () => {
+  const place = await placeWith('open-sesame', 'open-barley')
+  const orders = await Promise.all(
+    ['open-sesame', 'open-barley'].map((secret) =>
+      orderWith(place, [{ cloud: place.cloud.name, secret }], { policy: 'any' }),
+    ),
+  )
+  const { api } = place.project
+  for (const { id } of orders) await untilOrder(api, id, ['running'])
+  const [first, second] = await Promise.all(orders.map(({ id }) => instancesOf(api, id)))
+  await place.cloud.control.fate(first![0]!.provider_id!, 'vanish')
+  await untilInstance(api, first![0]!.id, ['missing'])
+  await untilInstance(api, first![1]!.id, ['running'])
+  await world.change(place.project, 'terminate', orders[1]!.id, 'DELETE', `/api/launch-orders/${orders[1]!.id}`)
+  for (const { id } of second!) await untilInstance(api, id, ['terminated'])
+  const alive = (await place.cloud.control.machines()).filter(({ gone_at }) => gone_at === null)
+  expect(alive.map(({ id }) => id)).toEqual([first![1]!.provider_id])
+})
+
 test('a machine of such an account that vanishes is noticed', async () => {
-  const place = await placeWith('sesame')
-  const { id } = await orderWith(place, [{ cloud: place.cloud.name, secret: 'sesame' }], { policy: 'any' })
+  const place = await placeWith('open-sesame')
+  const { id } = await orderWith(place, [{ cloud: place.cloud.name, secret: 'open-sesame' }], { policy: 'any' })
   const { api } = place.project
   await untilOrder(api, id, ['running'])
   const [instance] = await instancesOf(api, id)
@@ -68,8 +89,8 @@ test('a machine of such an account that vanishes is noticed', async () => {
 })
 
 test('a refused credential holds the order by name, is not used again, and goes on when it is replaced', async () => {
-  const place = await placeWith('sesame')
-  const { id: credential_id, href } = await keep(place, 'wrong')
+  const place = await placeWith('open-sesame')
+  const { id: credential_id, href } = await keep(place, 'shut-sesame')
   const { id } = await orderWith(place, [{ id: credential_id }])
   const { api } = place.project
   await blocked(place, id, 'credentials_refused')
@@ -82,13 +103,13 @@ test('a refused credential holds the order by name, is not used again, and goes 
   await world.h.temporal.workflow.getHandle(`order/${id}`).signal('wake')
   await blocked(place, id, 'credentials_refused')
   expect(await creates()).toBe(asked)
-  await api.patch(href, { secret: 'sesame' })
+  await api.patch(href, { secret: 'open-sesame' })
   await untilOrder(api, id, ['running'])
 })
 
 test('an expired credential holds the order by name, and goes on when its term is moved', async () => {
-  const place = await placeWith('sesame')
-  const { id: credential_id, href } = await keep(place, 'sesame', { expires_at: '2020-01-01T00:00:00Z' })
+  const place = await placeWith('open-sesame')
+  const { id: credential_id, href } = await keep(place, 'open-sesame', { expires_at: '2020-01-01T00:00:00Z' })
   const { id } = await orderWith(place, [{ id: credential_id }])
   await blocked(place, id, 'credentials_expired')
   await place.project.api.patch(href, { expires_at: null })
@@ -96,8 +117,8 @@ test('an expired credential holds the order by name, and goes on when its term i
 })
 
 test('one that came with an order is erased when none of its machines is left', async () => {
-  const place = await placeWith('sesame')
-  const { id } = await orderWith(place, [{ cloud: place.cloud.name, secret: 'sesame' }])
+  const place = await placeWith('open-sesame')
+  const { id } = await orderWith(place, [{ cloud: place.cloud.name, secret: 'open-sesame' }])
   const { api } = place.project
   await untilOrder(api, id, ['running'])
   const sealed = async () => {

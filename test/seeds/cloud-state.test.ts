@@ -124,10 +124,10 @@ const TESTS: Readonly<Record<string, Row>> = {
     for (const { id } of body.launch_order.instances) await untilTold(id, 'running')
   },
   'credentials for each provider account, perhaps more than one': async () => {
-    const other = await world.place({ configuration: { api_keys: ['sesame'] } })
+    const other = await world.place({ configuration: { api_keys: ['open-sesame'] } })
     await world.h.operator.put(`/api/clouds/${other.cloud.name}/grants/${place.project.name}`, undefined)
     const credentials = [
-      { cloud: other.cloud.name, secret: 'sesame' },
+      { cloud: other.cloud.name, secret: 'open-sesame' },
       { cloud: place.cloud.name, secret: 'any' },
     ]
     const instances = [one({ cloud: other.cloud.name }), one({ cloud: place.cloud.name })]
