@@ -11,6 +11,7 @@ export interface BlockerDecision {
     | 'credentials_refused'
     | 'credentials_expired'
     | 'create_unanswered'
+    | 'machine_starting'
     | 'undo_unconfirmed'
     | 'deletion_refused'
     | 'action_unconfirmed'

@@ -48,6 +48,8 @@ export interface Capabilities {
   readonly list_lag_ms: number
   /** A single call is given up after this long. */
   readonly call_timeout_ms: number
+  /** A machine that does not run this long after its create is given up, and another follows. */
+  readonly boot_timeout_ms: number
   /** Smallest gap between two list calls that the provider's rate limit allows. */
   readonly list_interval_ms: number
   readonly console_log: boolean

@@ -21,6 +21,7 @@ export interface CloudTraits {
   readonly idempotency_tokens: boolean
   readonly settle_ms: number
   readonly call_timeout_ms: number
+  readonly boot_timeout_ms: number
 }
 
 /** One machine to ask for. */

@@ -207,6 +207,7 @@ function cloudView(cloud: PlannedCloud, credential: CloudView['credential'], tra
     enabled: cloud.enabled,
     idempotency_tokens: traits.idempotency_tokens,
     call_timeout_ms: traits.call_timeout_ms,
+    boot_timeout_ms: traits.boot_timeout_ms,
     credential,
     closed_realms: cloud.closed_realms,
     listed_at: cloud.state === 'ok' ? (cloud.last_list_sent_at?.getTime() ?? null) : null,
@@ -220,7 +221,7 @@ function cloudView(cloud: PlannedCloud, credential: CloudView['credential'], tra
 async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision): Promise<string | undefined> {
   const { order } = loaded
   await applyAttempts(trx, loaded, decision)
-  await requireWishes(trx, loaded, decision)
+  await requireUnchanged(trx, loaded, decision)
   await applyItems(trx, decision)
   const blocked = decision.blocker?.code !== order.blocker?.code
   const tells =
@@ -288,20 +289,24 @@ async function applyAttempts(trx: Trx, { order }: Loaded, decision: OrderDecisio
   )
 }
 
-/** Healing counts only under the wish it was decided under: instances are read without a lock, and people are quick. */
-async function requireWishes(trx: Trx, { items }: Loaded, decision: OrderDecision): Promise<void> {
+/** Another machine follows only for what was decided on: instances are read without a lock; people and clouds are quick. */
+async function requireUnchanged(trx: Trx, { items }: Loaded, decision: OrderDecision): Promise<void> {
   const healed = decision.instances.filter((change) => change.to === 'pending').map((change) => change.id)
   if (!healed.length) return
-  const wish_of = new Map(items.map((item) => [item.instance_id, item.instance_wish]))
+  const known = new Map(items.map((item) => [item.instance_id, item]))
   const rows = await trx
     .selectFrom('instances')
-    .select(['id', 'wish'])
+    .select(['id', 'wish', 'state'])
     .where('id', 'in', healed)
     .orderBy('id')
     .forNoKeyUpdate()
     .execute()
-  const overtaken = rows.find((row) => row.wish !== wish_of.get(row.id))
-  if (overtaken) throw new Overtaken(`instance ${overtaken.id} is wished ${overtaken.wish} meanwhile`)
+  const overtaken = rows.find(({ id, wish, state }) => {
+    const { instance_wish, instance_state } = known.get(id)!
+    return wish !== instance_wish || state !== instance_state
+  })
+  if (overtaken)
+    throw new Overtaken(`instance ${overtaken.id} is ${overtaken.state}, wished ${overtaken.wish} meanwhile`)
 }
 
 async function applyItems(trx: Trx, decision: OrderDecision): Promise<void> {

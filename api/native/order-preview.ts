@@ -109,6 +109,7 @@ const viewOf = (row: ShownCloud, credential: CloudView['credential'], closed_rea
   enabled: row.enabled,
   idempotency_tokens: false,
   call_timeout_ms: 0,
+  boot_timeout_ms: 0,
   listed_at: row.last_list_sent_at?.getTime() ?? null,
   credential,
   closed_realms,

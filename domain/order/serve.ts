@@ -8,6 +8,9 @@ import type { AttemptView, CloudView, ItemView } from './view.ts'
 const UNREACHABLE_SENDS_MAX = 3
 /** While machines start, the sight of their cloud is checked this often. */
 const SIGHT_CHECK_MS = 10_000
+/** A machine that takes longer to start than this is named as what its order waits for. */
+const SLOW_START_MS = 30_000
+
 /** Looks at one item: its winner, or the attempt under way, or that it wants one. */
 export function serveItem(notes: Notes, item: ItemView): void {
   for (const attempt of item.open) if (attempt.state === 'surplus' || attempt.state === 'lost') doom(notes, attempt)
@@ -47,11 +50,7 @@ function followWinner(notes: Notes, item: ItemView, winner: AttemptView): void {
       return
     case 'failed':
       if (item.state === 'running') healItem(notes, item, winner)
-      else {
-        notes.attempts.push({ id: winner.id, state: 'surplus', gone: false, reason: 'its machine failed to start' })
-        doom(notes, winner)
-        startOver(notes, item, 'the machine failed to start')
-      }
+      else giveUp(notes, item, winner, 'the machine failed to start')
       return
     case 'terminating':
     case 'terminated':
@@ -60,21 +59,47 @@ function followWinner(notes: Notes, item: ItemView, winner: AttemptView): void {
     default:
       // Once it has run, a start of it is its own affair.
       if (item.state === 'running') return
-      setItem(notes, item, 'starting')
-      awaitSight(notes, winner)
+      awaitStart(notes, item, winner)
   }
 }
 
-/** A machine that starts is seen by the watcher; where the cloud has not been listed for a while, that is what blocks. */
-function awaitSight(notes: Notes, winner: AttemptView): void {
-  const cloud = notes.view.clouds.find((c) => c.id === winner.cloud_id)!
-  notes.due.push(notes.now + SIGHT_CHECK_MS)
-  if (cloud.listed_at !== null && notes.now - cloud.listed_at < SIGHT_CHECK_MS) return
+/** For as long as its cloud is in sight and its time is not up. */
+function awaitStart(notes: Notes, item: ItemView, winner: AttemptView): void {
+  const { now, view } = notes
+  const cloud = view.clouds.find((c) => c.id === winner.cloud_id)!
+  const since = winner.sent_at ?? now
+  const give_up_at = since + cloud.boot_timeout_ms
+  const in_sight = awaitSight(notes, cloud)
+  if (in_sight && give_up_at <= now) return giveUp(notes, item, winner, 'the machine did not start in time')
+  setItem(notes, item, 'starting')
+  if (!in_sight) return
+  notes.due.push(give_up_at)
+  if (now - since >= SLOW_START_MS)
+    notes.blockers.push({
+      code: 'machine_starting',
+      reason: `a machine at cloud ${cloud.name} starts since ${new Date(since).toISOString()}; then another is made`,
+      next_try_at: give_up_at,
+    })
+}
+
+/** Its machine is of no use: it goes, and another attempt follows. */
+function giveUp(notes: Notes, item: ItemView, winner: AttemptView, reason: string): void {
+  notes.attempts.push({ id: winner.id, state: 'surplus', gone: false, reason })
+  doom(notes, winner)
+  startOver(notes, item, reason)
+}
+
+/** What starts is seen by the watcher; where the cloud has not been listed for a while, that is what blocks. */
+function awaitSight(notes: Notes, { name, listed_at }: CloudView): boolean {
+  const { now } = notes
+  notes.due.push(now + SIGHT_CHECK_MS)
+  if (listed_at !== null && now - listed_at < SIGHT_CHECK_MS) return true
   notes.blockers.push({
     code: 'cloud_unseen',
-    reason: `cloud ${cloud.name} cannot be listed; its machines were not seen lately`,
-    next_try_at: notes.now + SIGHT_CHECK_MS,
+    reason: `cloud ${name} cannot be listed; its machines were not seen lately`,
+    next_try_at: now + SIGHT_CHECK_MS,
   })
+  return false
 }
 
 /** The machine is gone, or useless, before it ever ran: another attempt follows. */

@@ -74,6 +74,8 @@ export interface CloudView {
   readonly enabled: boolean
   readonly idempotency_tokens: boolean
   readonly call_timeout_ms: number
+  /** A machine that does not run this long after its create is given up. */
+  readonly boot_timeout_ms: number
   /** When the last complete list of its machines was sent; null: never, or it cannot be reached now. */
   readonly listed_at: number | null
   /** Whether the credential of the order for it can be used; a call with one that cannot is not made. */

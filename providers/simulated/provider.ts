@@ -13,6 +13,11 @@ const settingsSchema = z.object({
   settle_ms: z.number().min(0).default(10_000),
   list_lag_ms: z.number().min(0).default(0),
   call_timeout_ms: z.number().int().min(1).default(5_000),
+  boot_timeout_ms: z
+    .number()
+    .int()
+    .min(1)
+    .default(15 * 60_000),
   list_interval_ms: z.number().min(0).default(100),
   console_log: z.boolean().default(true),
   hosts: z.boolean().default(false),

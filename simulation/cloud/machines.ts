@@ -133,6 +133,7 @@ function make(world: World, cloud: CloudModel, attempt: AttemptRow): Machine | '
   world.step.clouds.add(cloud.row)
   world.say(attempt.id, `${machine.provider_id} is made`)
   expectNews(world, cloud.row)
+  if (strikes(world, 0.002)) return machine // it never boots
   const fails = strikes(world, has(cloud, 'duds') ? 0.5 : 0.01)
   after(world, chance.spread(...cloud.boot_ms), () => boot(world, machine, fails))
   if (strikes(world, 0.01)) after(world, chance.spread(100, 60_000), () => vanish(world, machine))

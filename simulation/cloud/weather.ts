@@ -53,6 +53,7 @@ export function makeClouds(world: World): void {
       idempotency_tokens: name === 'north' || name === 'south',
       settle_ms: chance.spread(5 * S, 120 * S),
       call_timeout_ms: chance.pick([5 * S, 10 * S, 30 * S]),
+      boot_timeout_ms: chance.pick([1 * MIN, 4 * MIN, 15 * MIN]),
       list_lag_ms: slow ? chance.spread(500, 20 * S) : 0,
       list_interval_ms: chance.pick([100, 500, 1_000]),
     }

@@ -88,6 +88,7 @@ const cloudView = (world: World, cloud: CloudRow, credential: CloudView['credent
   enabled: cloud.enabled,
   idempotency_tokens: cloud.traits.idempotency_tokens,
   call_timeout_ms: cloud.traits.call_timeout_ms,
+  boot_timeout_ms: cloud.traits.boot_timeout_ms,
   listed_at: listedAt(world, cloud),
   credential,
   closed_realms: [],

@@ -12,6 +12,7 @@ export interface Traits {
   readonly idempotency_tokens: boolean
   readonly settle_ms: number
   readonly call_timeout_ms: number
+  readonly boot_timeout_ms: number
   readonly list_lag_ms: number
   readonly list_interval_ms: number
 }

@@ -45,6 +45,7 @@ test.each([
   'was proved gone, and is there',
   'blocked: removal_off',
   'blocked: allocation_exhausted',
+  'blocked: machine_starting',
   'blocked: credentials_expired',
   'vanished',
   '→ missing',

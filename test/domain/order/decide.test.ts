@@ -11,6 +11,7 @@ const cloud = (id: string, change: Partial<CloudView> = {}): CloudView => ({
   enabled: true,
   idempotency_tokens: false,
   call_timeout_ms: 5_000,
+  boot_timeout_ms: 900_000,
   listed_at: NOW,
   credential: 'ok',
   closed_realms: [],
