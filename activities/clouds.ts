@@ -1,14 +1,20 @@
 /** From a cloud's row to its provider: credentials opened, adapters kept while the row says the same. */
-
+import { setTimeout as delay } from 'node:timers/promises'
 import { SpanKind, trace } from '@opentelemetry/api'
 import type { AttemptError } from '../domain/record.ts'
 import { inSpan } from '../domain/tracing.ts'
-import { type Provider, ProviderError } from '../providers/provider.ts'
+import { type Capabilities, type Provider, ProviderError } from '../providers/provider.ts'
 import { createProvider } from '../providers/registry.ts'
 import type { CloudTraits } from '../store/attempts.ts'
-import type { Store } from '../store/database.ts'
+import { takeTurn } from '../store/call-turns.ts'
+import { isAway, type Store } from '../store/database.ts'
 import type { Envelope } from '../store/envelope.ts'
 import type { CloudRow } from '../store/order-plan.ts'
+
+/** Share of a call's time limit that it may wait for its turn; looks are not turned away by all there is to be made. */
+const PATIENCE = 0.4
+const READS: ReadonlySet<string> = new Set(['list', 'get'])
+const AWAY_MS = 500
 
 export interface Clouds {
   /** The adapter of an account at a cloud: of a credential, or of the cloud's own (null). */
@@ -31,16 +37,15 @@ export function openClouds(store: Store, envelope: Envelope, onCall: OnCall = ()
     const key = `${cloud.id}/${account}`
     const known = kept.get(key)
     if (known?.made_of === made_of) return known.provider
-    const provider = watched(
-      cloud.name,
-      createProvider({
-        provider: cloud.provider,
-        endpoint: cloud.endpoint,
-        credential,
-        settings: cloud.settings,
-      }),
-      onCall,
-    )
+    const adapter = createProvider({
+      provider: cloud.provider,
+      endpoint: cloud.endpoint,
+      credential,
+      settings: cloud.settings,
+    })
+    const turn = inTurn(store, cloud, adapter.capabilities)
+    const watch = watched(cloud.name, onCall)
+    const provider = wrapped(adapter, (call, job) => turn(call, () => watch(call, job)))
     kept.set(key, { made_of, provider })
     return provider
   }
@@ -78,8 +83,43 @@ export function openClouds(store: Store, envelope: Envelope, onCall: OnCall = ()
   }
 }
 
-/** The same provider, each call of it timed, and a span where it belongs to one. */
-function watched(cloud: string, provider: Provider, onCall: OnCall): Provider {
+/** Something done around each call of a provider. */
+type Around = (call: string, job: () => Promise<unknown>) => Promise<unknown>
+
+function wrapped(provider: Provider, around: Around): Provider {
+  return new Proxy(provider, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name)
+      if (typeof value !== 'function' || typeof name !== 'string') return value
+      return (...args: unknown[]) => around(name, () => value.apply(target, args))
+    },
+  })
+}
+
+/**
+ * No more calls than the cloud takes, whichever processes make them. A turn that comes too late for the call's own time
+ * limit, which counts from before the wait, is not waited for: the call was not made, and says when to come again.
+ */
+function inTurn(store: Store, { id, name }: CloudRow, { calls_per_s, call_timeout_ms }: Capabilities): Around {
+  if (calls_per_s === null) return (_, job) => job()
+  const interval_ms = 1_000 / calls_per_s
+  return async (call, job) => {
+    const patience_ms = READS.has(call) ? call_timeout_ms : call_timeout_ms * PATIENCE
+    const turn = await takeTurn(store.db, id, interval_ms, patience_ms).catch((error: unknown) => {
+      if (!isAway(error)) throw error
+      return { taken: false, wait_ms: AWAY_MS }
+    })
+    if (!turn.taken)
+      throw new ProviderError('throttled', `Cloud ${name} takes ${calls_per_s} calls a second; others come first.`, {
+        retry_after_ms: Math.ceil(turn.wait_ms * (1 + Math.random())), // those who were turned away do not all come again at once
+      })
+    await delay(turn.wait_ms)
+    return job()
+  }
+}
+
+/** Each call is timed, and has a span where it belongs to one. */
+function watched(cloud: string, onCall: OnCall): Around {
   const time = async (call: string, job: () => Promise<unknown>): Promise<unknown> => {
     const begun_ms = performance.now()
     let outcome = 'ok'
@@ -92,17 +132,11 @@ function watched(cloud: string, provider: Provider, onCall: OnCall): Provider {
       onCall(cloud, call, outcome, (performance.now() - begun_ms) / 1_000)
     }
   }
-  return new Proxy(provider, {
-    get(target, name) {
-      const value: unknown = Reflect.get(target, name)
-      if (typeof value !== 'function' || typeof name !== 'string') return value
-      return (...args: unknown[]) => {
-        const job = () => time(name, () => value.apply(target, args))
-        const attributes = { 'holdfast.cloud': cloud, 'holdfast.call': name }
-        return trace.getActiveSpan() ? inSpan(`cloud ${name}`, attributes, job, SpanKind.CLIENT) : job()
-      }
-    },
-  })
+  return (call, job) => {
+    const timed = () => time(call, job)
+    const attributes = { 'holdfast.cloud': cloud, 'holdfast.call': call }
+    return trace.getActiveSpan() ? inSpan(`cloud ${call}`, attributes, timed, SpanKind.CLIENT) : timed()
+  }
 }
 
 /** What a provider call threw, as it is kept with an attempt: a class of the closed list and a sentence of ours. */

@@ -20,9 +20,12 @@ import { createSurveyor, type Surveyor } from './survey.ts'
 
 /** One run of the activity; the workflow starts it again. */
 const RUN_MS = 10 * 60_000
-const PERIOD_MS = { fresh: 100, pending: 1_000, calm: 30_000, empty: 300_000, unreachable: 5_000 }
+/** `calm`: what vanished is looked for once more before it is believed, and noticed within half a minute. */
+const PERIOD_MS = { fresh: 100, pending: 1_000, calm: 28_000, empty: 300_000, unreachable: 5_000 }
 /** Hints may be lost: whether there is something new is looked up this often, too. */
 const LOAD_LOOK_MS = 5_000
+/** Of the calls that a cloud takes, lists are one in so many at most: the others are what is wanted of it. */
+const LISTS_APART = 4
 const PAGES_MAX = 1_000
 /** Machines asked for one by one after a list. */
 const GETS_MAX = 100
@@ -152,7 +155,9 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
     { took_ms, reached }: { took_ms: number; reached: boolean },
     cancelled: AbortSignal,
   ): Promise<boolean> {
-    const gap_ms = Math.max(provider.capabilities.list_interval_ms, PERIOD_MS.fresh, 3 * took_ms)
+    const { list_interval_ms, calls_per_s } = provider.capabilities
+    const fair_ms = calls_per_s ? (LISTS_APART * 1_000) / calls_per_s : 0
+    const gap_ms = Math.max(list_interval_ms, fair_ms, PERIOD_MS.fresh, 3 * took_ms)
     for (;;) {
       // Begins before the look: a hint that comes meanwhile counts.
       const hint = hints.wait(['machines'], LOAD_LOOK_MS, cancelled)

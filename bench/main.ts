@@ -7,6 +7,8 @@ import { Command, InvalidArgumentError } from 'commander'
 import { accept } from './accept.ts'
 import { bulk } from './bulk.ts'
 import { engine } from './engine.ts'
+import { failover } from './failover.ts'
+import { healing } from './healing.ts'
 import { hooks } from './hooks.ts'
 import { list } from './list.ts'
 import { orders } from './orders.ts'
@@ -27,6 +29,8 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   hooks,
   recovery,
   list,
+  failover,
+  healing,
 }
 
 const names = (text: string): string[] => {

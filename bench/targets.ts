@@ -49,4 +49,15 @@ export const TARGETS: readonly Target[] = [
     15_000,
   ),
   less('list', 'figures.page_ms.p99', 'a page of 100 from 100,000 instances, p99, ms', 100, 30),
+  more(
+    'failover',
+    'figures.healthy_per_second',
+    '1,000 on four clouds, three of them ill: healthy ones, per second',
+    60,
+    150,
+  ),
+  less('failover', 'figures.throttled.calls_in_a_second', 'calls in any second at the cloud that takes 10', 10),
+  less('failover', 'figures.twins', 'machines too many', 0),
+  less('healing', 'figures.noticed_ms.max', '200 machines vanish at once: the last is noticed, ms', 30_000),
+  less('healing', 'figures.over_the_cap', 'healed at once, beyond the cap', 0),
 ]

@@ -52,6 +52,8 @@ export interface Capabilities {
   readonly boot_timeout_ms: number
   /** Smallest gap between two list calls that the provider's rate limit allows. */
   readonly list_interval_ms: number
+  /** Calls of all kinds that the provider takes a second; null: no limit is known. We make no more. */
+  readonly calls_per_s: number | null
   readonly console_log: boolean
   readonly hosts: boolean
 }

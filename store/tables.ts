@@ -60,6 +60,11 @@ export interface ClaimsTable {
   released_at: Date | null
 }
 
+export interface CallTurnsTable {
+  cloud_id: string
+  next_at: Date
+}
+
 export interface CloudGrantsTable {
   project_id: string
   cloud_id: string
@@ -579,6 +584,7 @@ export interface Tables {
   bookings: BookingsTable
   callbacks: CallbacksTable
   claims: ClaimsTable
+  call_turns: CallTurnsTable
   cloud_grants: CloudGrantsTable
   cloud_offers: CloudOffersTable
   cloud_surveys: CloudSurveysTable

@@ -16,6 +16,7 @@ import { type Engine, startEngine } from '../../embedded/engine.ts'
 import { openStore, type Store } from '../../store/database.ts'
 import { migrate } from '../../store/migrate.ts'
 import { createToken } from '../../store/projects.ts'
+import { openControl } from './cloud-control.ts'
 import { until, usageOf } from './measure.ts'
 
 const START = fileURLToPath(new URL('../../worker/start.ts', import.meta.url))
@@ -54,7 +55,7 @@ export interface House {
   /** A member's token of a project, made when new. */
   token(project: string): Promise<string>
   /** A cloud without latency, watched, with size `small` and image `debian`. */
-  cloud(api: Api, name: string): Promise<void>
+  cloud(api: Api, name: string, more?: { configuration?: object; settings?: object }): Promise<void>
   /** Another, empty database of the same PostgreSQL. */
   emptyDatabase(name: string): Promise<string>
   /** CPU so far, by process; `also`: further ones by name. */
@@ -133,19 +134,16 @@ function furnish(
       return api
     },
     token: (project) => createToken(store, { project, role: 'member' }),
-    async cloud(api, name) {
-      const response = await fetch(`${engine.simulated_url}/control/clouds/${name}`, {
-        method: 'PUT',
-        body: JSON.stringify({ boot_latency_ms: 0, delete_latency_ms: 0 }),
-        headers: { 'content-type': 'application/json' },
-      })
-      if (!response.ok) throw new Error(`the simulated cloud refused: ${await response.text()}`)
+    async cloud(api, name, { configuration = {}, settings = {} } = {}) {
+      const without_latency = { boot_latency_ms: 0, delete_latency_ms: 0, ...configuration }
+      await openControl(engine.simulated_url!, name).send('PUT', '', without_latency)
       await api.send('POST', '/api/clouds', {
         name,
         provider: 'simulated',
         endpoint: `${engine.simulated_url}/clouds/${name}`,
         sizes: { small: 'm1.small' },
         images: { debian: 'debian-13' },
+        settings,
       })
     },
     async emptyDatabase(name) {

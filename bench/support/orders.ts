@@ -5,8 +5,14 @@ import type { Api } from './house.ts'
 import { until } from './measure.ts'
 
 /** Asks for an order of one instance, or more; gives its id. */
-export async function order(api: Api, name: string, count = 1): Promise<string> {
-  const body = { name, count, size: 'small', image: 'debian' }
+export async function order(
+  api: Api,
+  name: string,
+  count = 1,
+  clouds?: readonly string[],
+  more: object = {},
+): Promise<string> {
+  const body = { name, count, size: 'small', image: 'debian', ...(clouds ? { clouds } : {}), ...more }
   const answer = await api.send<{ launch_order: { id: string } }>('POST', '/api/launch-orders', body)
   return answer.launch_order.id
 }

@@ -31,8 +31,11 @@ export function machineRoutes(world: World): Hono<Environment> {
   routes.get('/:cloud', (context) => {
     const cloud = world.cloud(context.req.param('cloud'))
     if (!cloud) return context.json({ error: { code: 'noSuchCloud', message: 'There is no cloud of this name.' } }, 404)
-    const { presents_as, idempotency_tokens, tags, console_log, hosts, list } = cloud.configuration
-    const settings = { idempotency_tokens, tags, console_log, hosts: hosts.length > 0, list_lag_ms: list.lag_ms }
+    const { presents_as, idempotency_tokens, tags, console_log, hosts, list, rate_limit } = cloud.configuration
+    const settings = {
+      ...{ idempotency_tokens, tags, console_log, hosts: hosts.length > 0, list_lag_ms: list.lag_ms },
+      calls_per_s: rate_limit?.calls_per_s ?? null,
+    }
     return context.json({ name: cloud.name, presents_as, settings })
   })
 

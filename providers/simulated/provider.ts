@@ -19,6 +19,7 @@ const settingsSchema = z.object({
     .min(1)
     .default(15 * 60_000),
   list_interval_ms: z.number().min(0).default(100),
+  calls_per_s: z.number().positive().nullable().default(null),
   console_log: z.boolean().default(true),
   hosts: z.boolean().default(false),
 })

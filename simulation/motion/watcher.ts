@@ -7,7 +7,7 @@ import type { CloudRow } from '../record/rows.ts'
 import { countAbsent, observeList, takeBack } from '../record/watch.ts'
 import { after, strikes, type World } from '../world.ts'
 
-const PERIOD_MS = { fresh: 100, pending: 1_000, calm: 30_000, empty: 300_000, unreachable: 5_000 }
+const PERIOD_MS = { fresh: 100, pending: 1_000, calm: 28_000, empty: 300_000, unreachable: 5_000 }
 const DIES = 0.002
 
 export interface Watcher {

@@ -134,6 +134,12 @@ create table clouds (
   created_at timestamptz not null default record_now()
 );
 
+-- When the next call to a cloud with a limit of calls may be made. Lost in a crash, and then counted from now.
+create unlogged table call_turns (
+  cloud_id uuid primary key references clouds on delete cascade,
+  next_at timestamptz not null
+);
+
 create table cloud_grants (
   project_id uuid not null references projects,
   cloud_id uuid not null references clouds,
