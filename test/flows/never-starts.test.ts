@@ -36,7 +36,7 @@ test('is named as what its order waits for', async () => {
     },
     { what: 'the blocker', timeout_ms: 60_000, interval_ms: 500 },
   )
-  expect(order).toMatchObject({ state: 'held', blocker: { reason: expect.stringContaining(cloud.name) } })
+  expect(order).toMatchObject({ state: 'settling', blocker: { reason: expect.stringContaining(cloud.name) } })
   await world.change(project, 'cancel', id, 'DELETE', `/api/launch-orders/${id}`)
 }, 120_000)
 
