@@ -192,7 +192,8 @@ async function each<T>(running: readonly Promise<T>[], store: (results: T[]) => 
   }
   await Promise.all(
     running.map(async (promise) => {
-      ready.push(await promise)
+      const result = await promise // before `ready` is looked at: it is another one each time some were stored
+      ready.push(result)
       storing ??= flush().catch((error) => {
         failure ??= error
       })
