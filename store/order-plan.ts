@@ -22,6 +22,7 @@ import { healingRoom, restartInstances, restartOf, wantAttention } from './heali
 import { changeInstances } from './instances.ts'
 import { deriveDeployment } from './orders.ts'
 import { wake } from './outbox.ts'
+import { NAMING } from './outside-inventory.ts'
 import { MAY_DELETE } from './removals.ts'
 import type { CloudsTable, Tables } from './tables.ts'
 
@@ -75,6 +76,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
       'instances.wish as instance_wish',
       'instances.changed_at as changed_at',
       restartOf(order.healing).as('restart'),
+      NAMING.as('naming'),
     ])
     .where('items.order_id', '=', order_id)
     .orderBy('items.number')
@@ -115,6 +117,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
         instance_id: item.instance_id,
         instance_state: item.instance_state,
         instance_wish: item.instance_wish,
+        naming: item.naming,
         restart: item.restart,
         open: (open.get(item.id) ?? []).map(attemptView),
       }),

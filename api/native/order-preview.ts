@@ -111,6 +111,7 @@ const freshItem = (id: string, cloud_indexes: readonly number[] | undefined): It
   instance_id: id,
   instance_state: 'pending',
   instance_wish: 'run',
+  naming: null,
   restart: null,
   open: [],
 })

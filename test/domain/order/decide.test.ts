@@ -28,6 +28,7 @@ const item = (id: string, change: Partial<ItemView> = {}): ItemView => ({
   instance_id: `instance-${id}`,
   instance_state: 'pending',
   instance_wish: 'run',
+  naming: null,
   restart: null,
   open: [],
   ...change,
@@ -91,6 +92,44 @@ describe('forward', () => {
       { batch: 7, cloud_id: 'east', count: 25 },
       { batch: 8, cloud_id: 'east', count: 5 },
     ])
+  })
+
+  const unnamed = (change: Partial<ItemView> = {}, error: string | null = null) =>
+    item('a', { state: 'claimed', attempts: 1, naming: { error }, open: [attempt('x')], ...change })
+
+  test('without its name no cloud is called, and its place is kept', () => {
+    const decision = decideOrder(order([unnamed()], { state: 'queued' }), NOW)
+    expect(decision).toMatchObject({ state: 'queued', rule: 'naming', blocker: null, done: false, due_at: null })
+    expect([decision.create_batches, decision.open, decision.attempts]).toEqual([[], [], []])
+    const queued = decideOrder(order([unnamed({ state: 'queued', open: [] })], { state: 'queued' }), NOW)
+    expect(queued).toMatchObject({ state: 'queued', rule: 'naming', open: [] })
+  })
+
+  test('where the inventory gives no name, that is what blocks', () => {
+    const decision = decideOrder(order([unnamed({}, 'is down')], { state: 'queued' }), NOW)
+    expect(decision).toMatchObject({
+      state: 'held',
+      blocker: { code: 'name_missing', reason: 'the inventory has not named it: is down' },
+      create_batches: [],
+      due_at: NOW + 10_000,
+    })
+  })
+
+  test('with its name it is created by the attempt that kept its place', () => {
+    const decision = decideOrder(order([unnamed({ naming: null })], { state: 'queued' }), NOW)
+    expect(decision).toMatchObject({ state: 'launching', create_batches: [{ batch: 1, cloud_id: 'east', count: 1 }] })
+  })
+
+  test('withdrawn before it has a name, it is over at once', () => {
+    const ended = [
+      order([unnamed({ instance_wish: 'terminate' }, 'is down')], { state: 'held' }),
+      order([unnamed({}, 'is down')], { state: 'held', wish: 'cancel' }),
+    ].map((view) => decideOrder(view, NOW))
+    for (const decision of ended)
+      expect(decision).toMatchObject({
+        attempts: [{ id: 'x', state: 'lost', gone: true }],
+        instances: [{ to: 'terminated' }],
+      })
   })
 
   test.each(['capacity', 'quota', 'invalid', 'not_found', 'conflict'])(
