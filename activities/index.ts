@@ -7,6 +7,7 @@ import { createActionActivities } from './actions.ts'
 import { createDeliveryActivities, type DeliveryActivitiesNeeds } from './deliveries.ts'
 import { guarded, type Watchers } from './failures.ts'
 import { createInstanceActivities, type InstanceActivitiesNeeds } from './instances.ts'
+import { createInventoryActivities } from './inventory.ts'
 import { createTaggingActivities } from './taggings.ts'
 import { createWatchActivities } from './watch.ts'
 
@@ -19,6 +20,7 @@ export function createActivities(needs: ActivitiesNeeds) {
     ...createInstanceActivities(needs),
     ...createActionActivities(needs),
     ...createTaggingActivities(needs),
+    ...createInventoryActivities(needs),
     ...createWatchActivities(needs),
     ...createDeliveryActivities(needs),
 

@@ -30,12 +30,14 @@ export interface Told {
 /** What the clients of a run write down together. */
 export interface Notebook {
   readonly entries: ClientEntry[]
+  /** Addresses of the actions that were accepted. */
+  readonly actions: Set<string>
   /** Answers by status; 0: none. */
   readonly statuses: Map<number, number>
   /** Answers that nobody should get: 5xx other than a 503 that says when to come back. */
   readonly complaints: string[]
 }
-export const openNotebook = (): Notebook => ({ entries: [], statuses: new Map(), complaints: [] })
+export const openNotebook = (): Notebook => ({ entries: [], actions: new Set(), statuses: new Map(), complaints: [] })
 
 export interface Client {
   ask(asked: Asked): Promise<Told>
@@ -76,9 +78,9 @@ export function openClient(
   /** One try; null: no answer. */
   async function attempt({ kind, method, path, body, resource_id, promised }: Asked, key: string) {
     const sent_at_ms = Date.now()
-    const note = (status: number | null, id: string): void => {
+    const note = (status: number | null, id: string, action_id?: string): void => {
       notebook.statuses.set(status ?? 0, (notebook.statuses.get(status ?? 0) ?? 0) + 1)
-      const entry = { resource_id: id, sent_at_ms, at_ms: Date.now(), status }
+      const entry = { resource_id: id, sent_at_ms, at_ms: Date.now(), status, ...(action_id ? { action_id } : {}) }
       if (kind) notebook.entries.push({ kind, ...entry, ...(promised ? { promised } : {}) })
     }
     try {
@@ -94,7 +96,9 @@ export function openClient(
       })
       const text = await response.text()
       const told: Told = { status: response.status, body: text ? (JSON.parse(text) as Fields) : {} }
-      note(told.status, resource_id ?? (response.ok ? idIn(told.body) : ''))
+      const action = path.endsWith('/actions') && response.ok ? (told.body.action as Accepted) : undefined
+      if (action) notebook.actions.add(action.href)
+      note(told.status, resource_id ?? (response.ok ? idIn(told.body) : ''), action?.id)
       if (told.status >= 500 && (told.status !== 503 || !response.headers.get('retry-after')))
         notebook.complaints.push(`${method} ${path} answered ${told.status}: ${text.slice(0, 500)}`)
       return told
@@ -122,6 +126,12 @@ export function openClient(
   }
 
   return { ask, look }
+}
+
+/** An action, as the answer names it. */
+interface Accepted {
+  readonly id: string
+  readonly href: string
 }
 
 /** Id of the one thing an answer shows. */

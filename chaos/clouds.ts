@@ -22,14 +22,19 @@ const sometimes = (verb: string | readonly string[], probability: number, effect
   probability,
   effect,
 })
+const SWITCHING = ['start', 'stop', 'reboot']
 const MISBEHAVIOUR: readonly Fields[] = [
   sometimes('create', 0.06, { kind: 'error', class: 'capacity' }),
-  sometimes(['create', 'delete', 'list'], 0.04, { kind: 'error', class: 'throttled', retry_after_ms: 400 }),
-  sometimes(['create', 'delete'], 0.08, { kind: 'lost_reply' }),
+  sometimes(['create', 'delete', 'list', ...SWITCHING], 0.04, {
+    kind: 'error',
+    class: 'throttled',
+    retry_after_ms: 400,
+  }),
+  sometimes(['create', 'delete', ...SWITCHING], 0.08, { kind: 'lost_reply' }),
   sometimes('create', 0.04, { kind: 'lost_reply', how: 'truncate' }),
   sometimes('create', 0.05, { kind: 'late', after_ms: LATE_MS }),
-  sometimes(['create', 'delete', 'list', 'get'], 0.02, { kind: 'hang' }),
-  sometimes(['create', 'delete', 'list', 'get'], 0.02, { kind: 'down', how: '503' }),
+  sometimes(['create', 'delete', 'list', 'get', ...SWITCHING], 0.02, { kind: 'hang' }),
+  sometimes(['create', 'delete', 'list', 'get', ...SWITCHING], 0.02, { kind: 'down', how: '503' }),
   sometimes('list', 0.1, { kind: 'list', lag_ms: LIST_LAG_MS, shuffle: true }),
   sometimes('create', 0.03, { kind: 'boot', outcome: 'fails' }),
 ]
@@ -84,13 +89,19 @@ export interface CloudMachine {
   readonly gone_at: number | null
 }
 
+export const DEATHS = ['die', 'vanish'] as const
+
 export interface Clouds {
   /** Sets one machine's death, if there is one that runs. */
   strike(chance: Chance): Promise<void>
+  /** Takes a machine away, or lets it fail. */
+  lose(name: string, machine_id: string, how: (typeof DEATHS)[number]): Promise<void>
+  /** For some seconds one of them takes nothing new. */
+  refuse(chance: Chance): Promise<void>
   /** From now on they behave. */
   calm(): Promise<void>
-  /** Machines that are there, as `cloud/id`. */
-  alive(): Promise<string[]>
+  /** Machines that are there, as `cloud/id`, and their states. */
+  alive(): Promise<Map<string, string>>
 }
 
 export async function openClouds(simulated_url: string, seed: number, signal: AbortSignal): Promise<Clouds> {
@@ -111,25 +122,35 @@ export async function openClouds(simulated_url: string, seed: number, signal: Ab
     await send(cloud.name, 'PUT', '', { ...cloud.configuration, seed: seed + number })
     for (const fault of cloud.faults) await send(cloud.name, 'POST', '/faults', fault)
   }
+  // It may have gone by itself meanwhile.
+  const lose: Clouds['lose'] = (name, machine_id, how) =>
+    send(name, 'POST', `/machines/${machine_id}/${how}`).then(
+      () => {},
+      () => {},
+    )
   return {
+    lose,
     async strike(chance) {
       const { name } = chance.pick(CLOUDS)
-      const [how, at] = [chance.pick(['die', 'vanish']), chance.next()]
+      const [how, at] = [chance.pick(DEATHS), chance.next()]
       const running = (await machinesOf(name)).filter(({ state, gone_at }) => state === 'running' && gone_at === null)
       const victim = running[Math.floor(at * running.length)]
-      // It may have gone by itself meanwhile.
-      if (victim) await send(name, 'POST', `/machines/${victim.id}/${how}`).catch(() => {})
+      if (victim) await lose(name, victim.id, how)
+    },
+    async refuse(chance) {
+      const [{ name }, refusal] = [chance.pick(CLOUDS), chance.pick(['capacity', 'quota', 'unavailable'])]
+      const effect = { kind: 'error', class: refusal }
+      await send(name, 'POST', '/faults', { match: { verb: 'create' }, for_ms: chance.whole(3_000, 12_000), effect })
     },
     async calm() {
       for (const { name } of CLOUDS) await send(name, 'DELETE', '/faults')
     },
     async alive() {
-      const found = await Promise.all(
-        CLOUDS.map(async ({ name }) =>
-          (await machinesOf(name)).flatMap(({ id, gone_at }) => (gone_at === null ? [`${name}/${id}`] : [])),
-        ),
-      )
-      return found.flat()
+      const alive = new Map<string, string>()
+      for (const { name } of CLOUDS)
+        for (const { id, state, gone_at } of await machinesOf(name))
+          if (gone_at === null) alive.set(`${name}/${id}`, state)
+      return alive
     },
   }
 }

@@ -1,9 +1,10 @@
 /** What a run came to, for programs and for people. */
 import { COUNTERS } from './checker/judge.ts'
+import type { AttemptRow } from './checker/ledgers.ts'
 import type { Outcome, RunOptions } from './run.ts'
 
 /** The counters that are promised to be zero; what else the checker finds is told beside them. */
-const PROMISED = ['lost', 'twins', 'leaked', 'early', 'gaps', 'inversions', 'phantoms', 'stuck'] as const
+const PROMISED = ['lost', 'twins', 'leaked', 'early', 'gaps', 'inversions', 'phantoms', 'stuck', 'receipts'] as const
 const FURTHER = COUNTERS.filter((counter) => !PROMISED.some((name) => name === counter) && counter !== 'duplicates')
 
 export interface Report {
@@ -48,6 +49,10 @@ export function report(outcome: Outcome, { kills, seed, engine }: RunOptions, el
     orders: record.orders.length,
     leases: record.leases.length,
     instances: record.instances.length,
+    actions: record.actions.length,
+    deployment_actions: record.deployment_actions.length,
+    healed: record.events.filter(({ cause }) => cause.rule === 'healing').length,
+    failed_over: [...Map.groupBy(record.attempts, ({ item }) => item).values()].filter(isAtSeveral).length,
     machines: clouds.reduce((sum, { machines }) => sum + machines.length, 0),
     events: record.events.length,
     hooks: receivers.length,
@@ -56,6 +61,8 @@ export function report(outcome: Outcome, { kills, seed, engine }: RunOptions, el
   }
   return { ok, summary, findings }
 }
+
+const isAtSeveral = (attempts: readonly AttemptRow[]): boolean => new Set(attempts.map(({ cloud }) => cloud)).size > 1
 
 function percentiles(values: readonly number[]): { p50: number; p99: number; max: number } {
   const sorted = values.toSorted((a, b) => a - b)

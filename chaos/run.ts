@@ -11,6 +11,7 @@ import { type House, type Kind, kindOf, openHouse } from './house.ts'
 import { type Kill, killAll } from './kills.ts'
 import { startLoad } from './load.ts'
 import { type Progress, watchProgress } from './progress.ts'
+import { whatIsLeft } from './rest.ts'
 import { openSubscribers, type Subscribers } from './subscribers.ts'
 
 export interface RunOptions {
@@ -43,8 +44,9 @@ const CLIENTS = 4
 const WARM_UP_MS = 3_000
 const COMPLETE_TIMEOUT_MS = 60_000
 const REST_TIMEOUT_MS = 300_000
-const MACHINES_TIMEOUT_MS = 60_000
 const LOOK_MS = 1_000
+/** What is at rest is so at several looks, one after the other. */
+const STILL_LOOKS = 3
 /**
  * What "settled" may take under kills, for twins as for `stuck`: a flow whose process dies, and whose successor dies,
  * waits for the engine's time-outs each time.
@@ -80,7 +82,12 @@ async function runIn(house: House, subscribers: Subscribers, options: RunOptions
   )
   for (const sort of ['steady', 'filtered', 'flaky'] as const) await subscribers.subscribe(clients[0]!, sort)
 
-  const progress = watchProgress(openClient(house.api_urls, token, notebook, signal), house.healthy, signal)
+  const progress = watchProgress(
+    openClient(house.api_urls, token, notebook, signal),
+    notebook.actions,
+    house.healthy,
+    signal,
+  )
   const { openOrders, openDeliveries } = progress
   const load = startLoad({ seed: seed + 3, clients, clouds, subscribers, openOrders, openDeliveries, signal })
   say('everything is up; load begins')
@@ -135,7 +142,7 @@ async function setUp(house: House, notebook: Notebook, signal: AbortSignal): Pro
   return (made.token as { text: string }).text
 }
 
-/** Waits until nothing is open and clouds and record have the same machines. Returns what did not come to that in time. */
+/** Waits until nothing is open any more. Returns what did not come to that in time. */
 async function untilRest(house: House, progress: Progress, clouds: Clouds, options: RunOptions): Promise<string[]> {
   const { signal, say } = options
   const given_up: string[] = []
@@ -155,16 +162,11 @@ async function untilRest(house: House, progress: Progress, clouds: Clouds, optio
     }
   }
   await wait('all processes', COMPLETE_TIMEOUT_MS, async () => (house.complete() ? null : 'not all are back'))
+  let still = 0
   await wait('rest', REST_TIMEOUT_MS, async () => {
-    const open = await progress.open()
-    return open && !Object.keys(open).length ? null : JSON.stringify(open ?? 'no answer')
-  })
-  await wait('the clouds', MACHINES_TIMEOUT_MS, async () => {
-    const [bound, alive] = [await progress.bound(), await clouds.alive()]
-    if (!bound) return 'no answer'
-    const surplus = alive.filter((name) => !bound.any.has(name))
-    const missing = bound.in_use.filter((name) => !alive.includes(name))
-    return surplus.length + missing.length ? JSON.stringify({ surplus, missing }) : null
+    const left = await whatIsLeft(progress, clouds)
+    still = left === null ? still + 1 : 0
+    return left ?? (still < STILL_LOOKS ? 'whether it stays' : null)
   })
   return given_up
 }

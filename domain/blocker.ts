@@ -21,6 +21,8 @@ export interface BlockerDecision {
     | 'removal_off'
     | 'step_failing'
     | 'tags_unconfirmed'
+    | 'name_missing'
+    | 'record_unconfirmed'
   readonly reason: string
   /** Real time in ms; null: when something else happens. */
   readonly next_try_at: number | null

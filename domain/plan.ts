@@ -10,6 +10,8 @@ export interface Step {
     | 'terminateInstance'
     | 'actOnInstance'
     | 'tagInstance'
+    | 'nameInstance'
+    | 'recordInstance'
     | 'attemptDelivery'
   readonly args: readonly (string | number)[]
   /** No cloud takes the last free place while another has work; `''` where no cloud is concerned. */

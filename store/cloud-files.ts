@@ -1,6 +1,6 @@
 /**
- * Clouds of configuration files, taken over into the record when their files change. In between the record is the
- * truth: what an operator changes through the API stays until the file says something new.
+ * Clouds of configuration files, and the inventory outside, taken over into the record when their files change. In between
+ * the record is the truth: what an operator changes through the API stays until the file says something new.
  */
 import { type Selectable, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
@@ -8,7 +8,8 @@ import type { Cause } from '../domain/record.ts'
 import type { Secret } from '../domain/secret.ts'
 import { addCloud, type CloudFields, changeCloud, type SealedCredential } from './clouds.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
-import type { Envelope } from './envelope.ts'
+import { type Envelope, openedOrNull } from './envelope.ts'
+import { type ConfiguredInventory, importInventory } from './outside-inventory.ts'
 import type { Tables } from './tables.ts'
 
 /** What the record is to know of a cloud of a file. */
@@ -25,6 +26,8 @@ export interface FoundClouds {
   readonly clouds: readonly ConfiguredCloud[]
   /** Names of all cloud files there are, also of those that were not understood; null: that cannot be told. */
   readonly present: ReadonlySet<string> | null
+  /** Null: there is no file for one. Left out: no news. */
+  readonly inventory?: ConfiguredInventory | null
 }
 
 export interface Refusal {
@@ -44,7 +47,7 @@ type Row = Selectable<Tables['clouds']>
 export function importClouds(store: Store, envelope: Envelope, read: () => Promise<FoundClouds>): Promise<Refusal[]> {
   return write(store, async (trx) => {
     await sql`select pg_advisory_xact_lock(${IMPORT_LOCK})`.execute(trx)
-    const { clouds, present } = await read()
+    const { clouds, present, inventory } = await read()
     const names = clouds.map((cloud) => cloud.name)
     const rows = await trx
       .selectFrom('clouds')
@@ -62,6 +65,7 @@ export function importClouds(store: Store, envelope: Envelope, read: () => Promi
     for (const row of rows) {
       if (row.source === 'file' && !row.retired_at && present?.has(row.name) === false) await retire(trx, row)
     }
+    if (inventory !== undefined) await importInventory(trx, envelope, inventory)
     return refused
   })
 }
@@ -87,7 +91,7 @@ async function importOne(
   if (row.source === 'api') return taken
   if (row.provider !== provider)
     return `cloud ${name} is one of provider ${row.provider} and cannot become one of ${provider}: use another name`
-  if (!row.retired_at && opened(envelope, row.imported, row.id) === text) return null
+  if (!row.retired_at && openedOrNull(envelope, row.imported, row.id) === text) return null
   const change = {
     ...fields,
     imported: envelope.seal(text, row.id),
@@ -120,16 +124,7 @@ async function credentialOf(trx: Trx, envelope: Envelope, row: Row): Promise<str
     .select('sealed')
     .where('id', '=', row.credential_id)
     .executeTakeFirstOrThrow()
-  return opened(envelope, sealed, row.credential_id)
-}
-
-/** Null also for what was sealed with a key that is not known any more: it is then taken for changed. */
-function opened(envelope: Envelope, sealed: Buffer | null, context: string): string | null {
-  try {
-    return sealed && envelope.open(sealed, context)
-  } catch {
-    return null
-  }
+  return openedOrNull(envelope, sealed, row.credential_id)
 }
 
 /** The same text for the same value, however its keys are ordered. */

@@ -68,6 +68,15 @@ export function createEnvelope(keys: MasterKeys): Envelope {
   }
 }
 
+/** Null also for what was sealed with a key that is not known any more: it is then taken for changed. */
+export function openedOrNull(envelope: Envelope, sealed: Buffer | null, context: string): string | null {
+  try {
+    return sealed && envelope.open(sealed, context)
+  } catch {
+    return null
+  }
+}
+
 /**
  * The master keys: `HOLDFAST_MASTER_KEY` (base64 of 32 bytes each, several divided by commas), else the file
  * `master-key` in the data folder (one a line), made at the first start. The first one seals, the others open. Several

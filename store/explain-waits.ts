@@ -125,9 +125,12 @@ interface Row {
 async function rowOf(db: Kysely<Tables>, { noun, id }: { noun: ExplainedNoun; id: string }): Promise<Row | null> {
   const { rows } = await {
     order: () =>
-      sql<Row>`select shown_blocker(blocker, due_at) as blocker, due_at from launch_orders where id = ${id}`.execute(
-        db,
-      ),
+      sql<Row>`
+        select shown_blocker(blocker, due_at) as blocker, due_at, (
+            select 'the inventory to name its machine' from instances join inventory on instance_id = instances.id
+            where order_id = launch_orders.id and request_id is not null and inventory.name is null
+              and instances.state = 'pending' limit 1) as what
+        from launch_orders where id = ${id}`.execute(db),
     // An instance that was not created yet is held up by what holds up its order.
     instance: () =>
       sql<Row>`

@@ -38,6 +38,9 @@ const OPEN_NOUNS = sql`
   union all
   select 'instance/' || instances.id, project_id, due_at from taggings join instances on instances.id = instance_id
   union all
+  select 'instance/' || instances.id, instances.project_id, due_at
+    from inventory join instances on instances.id = instance_id where request_id is not null and due_at is not null
+  union all
   select 'deployment/' || deployment_id, project_id, due_at from deployment_actions where state = 'running'
   union all
   select 'hook/' || id, project_id, record_now() - interval '1 hour' from hooks

@@ -1,6 +1,6 @@
 /**
  * Planning one instance's actions, and what came of them at the cloud. Safe to run again at any time. Locks: attempt,
- * instance, action, tagging.
+ * instance, action, tagging, inventory.
  */
 import { type Selectable, sql } from 'kysely'
 import { type BlockerDecision, stepBlocker, toBlocker } from '../domain/blocker.ts'
@@ -19,6 +19,7 @@ import { realNow, type Store, type Trx, write } from './database.ts'
 import { lastEventId } from './events.ts'
 import { changeInstances, tellInstance } from './instances.ts'
 import { answerWakes, wake } from './outbox.ts'
+import { planEntry } from './outside-inventory.ts'
 import type { ActionsTable, InstancesTable } from './tables.ts'
 import { planTagging } from './taggings.ts'
 
@@ -67,12 +68,13 @@ async function planOnce(
   )
   await applyDecision(trx, instance, action, decision)
   const tagging = await planTagging(trx, instance, cloud ?? 'unknown', now)
-  const steps = [...stepsOf(instance, action, decision), ...tagging.steps]
-  const blocker = decision.blocker ?? tagging.blocker ?? stepBlocker(failing, steps)
+  const entry = await planEntry(trx, instance_id, now)
+  const steps = [...stepsOf(instance, action, decision), ...tagging.steps, ...entry.steps]
+  const blocker = decision.blocker ?? tagging.blocker ?? entry.blocker ?? stepBlocker(failing, steps)
   await tellBlocker(trx, instance_id, blocker, now)
-  const waiting_for = decision.waiting_for || tagging.waiting_for
-  const done = (action === undefined || decision.ends !== null) && !tagging.waiting_for
-  const due_at = Math.min(decision.due_at ?? Infinity, tagging.due_at ?? Infinity)
+  const waiting_for = decision.waiting_for || tagging.waiting_for || entry.waiting_for
+  const done = (action === undefined || decision.ends !== null) && !tagging.waiting_for && !entry.waiting_for
+  const due_at = Math.min(decision.due_at ?? Infinity, tagging.due_at ?? Infinity, entry.due_at ?? Infinity)
   const wait_ms = due_at === Infinity ? null : Math.max(1, due_at - now.getTime())
   await trx
     .updateTable('instances')

@@ -4,8 +4,10 @@
  */
 import { type Kysely, sql } from 'kysely'
 import type { Cause } from '../domain/record.ts'
+import { instanceWorkflowId } from '../domain/workflow-ids.ts'
 import { shownBlocker, type Trx } from './database.ts'
 import { recordEvents } from './events.ts'
+import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
 
 /** What a change sets besides the state; left out: as it is. */
@@ -37,8 +39,9 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
   const rows = await trx
     .selectFrom('instances')
     .leftJoin('clouds', 'clouds.id', 'instances.cloud_id')
+    .leftJoin('inventory', 'inventory.instance_id', 'instances.id')
     .selectAll('instances')
-    .select('clouds.name as cloud_name')
+    .select(['clouds.name as cloud_name', 'inventory.request_id'])
     .where(
       'instances.id',
       'in',
@@ -118,7 +121,22 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
       }
     }),
   )
+  // An inventory outside that names them is told what they are now.
+  const named_outside = real.map((change) => by_id.get(change.id)!).filter((row) => row.request_id !== null)
+  await lookAgain(trx, named_outside)
   return new Map(real.map((change, i) => [change.id, events[i]!]))
+}
+
+/** Has the flows of locked instances look at them. */
+export async function lookAgain(
+  trx: Trx,
+  instances: readonly { readonly id: string; readonly project_id: string }[],
+): Promise<void> {
+  if (!instances.length) return
+  const ids = instances.map(({ id }) => id)
+  await trx.updateTable('instances').set({ due_at: sql<Date>`record_now()` }).where('id', 'in', ids).execute()
+  const wakes = instances.map(({ id, project_id }) => ({ target: instanceWorkflowId(id), project_id }))
+  await wake(trx, wakes)
 }
 
 /** An event of an instance that changes no state. */

@@ -1,8 +1,8 @@
-/** The built-in inventory: a name for each machine, by template and counter, never given twice. */
+/** The inventory: which machine has which name. The built-in one names by template and counter, never twice the same. */
 import { type Kysely, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { nameOf, nameStem } from '../domain/pcm/naming.ts'
-import type { Trx } from './database.ts'
+import { Overtaken, type Trx } from './database.ts'
 import type { Tables } from './tables.ts'
 
 export interface InventoryEntry {
@@ -42,19 +42,35 @@ export async function takeName(
   }
 }
 
-/** Records what a name was given to. */
+/** Records what a name was given to, or by which request an inventory outside is to be asked for one. */
 export async function recordName(
   trx: Trx,
   project_id: string,
-  name: string,
+  given: { readonly name: string } | { readonly request_id: string },
   instance_id: string,
   entry: InventoryEntry,
 ): Promise<void> {
   const { roles, extra, ...plain } = entry
   await trx
     .insertInto('inventory')
-    .values({ id: newId(), project_id, name, instance_id, ...plain, roles: [...roles], extra: JSON.stringify(extra) })
+    .values({
+      id: newId(),
+      project_id,
+      ...given,
+      instance_id,
+      ...plain,
+      roles: [...roles],
+      extra: JSON.stringify(extra),
+    })
     .execute()
+    .catch(takenMeanwhile)
+}
+
+const UNIQUE_VIOLATION = '23505'
+/** Somebody took the name after it was looked for. */
+export function takenMeanwhile(error: unknown): never {
+  if ((error as { code?: unknown }).code === UNIQUE_VIOLATION) throw new Overtaken('the name was given meanwhile')
+  throw error
 }
 
 /** The record of a name; undefined: it was never given in this project. */

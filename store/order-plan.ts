@@ -23,6 +23,7 @@ import { changeInstances } from './instances.ts'
 import { countedError } from './item-errors.ts'
 import { deriveDeployment } from './orders.ts'
 import { wake } from './outbox.ts'
+import { NAMING } from './outside-inventory.ts'
 import { MAY_DELETE } from './removals.ts'
 import type { CloudsTable, Tables } from './tables.ts'
 
@@ -77,6 +78,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
       'instances.changed_at as changed_at',
       'instances.spec',
       restartOf(order.healing).as('restart'),
+      NAMING.as('naming'),
     ])
     .where('items.order_id', '=', order_id)
     .orderBy('items.number')
@@ -121,6 +123,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
         instance_id: item.instance_id,
         instance_state: item.instance_state,
         instance_wish: item.instance_wish,
+        naming: item.naming,
         restart: item.restart,
         open: (open.get(item.id) ?? []).map(attemptView),
       }),

@@ -8,8 +8,10 @@ import { DomainError } from '../domain/errors.ts'
 import { DEFAULT_TEMPLATE } from '../domain/pcm/naming.ts'
 import type { ResolvedRequest } from '../domain/pcm/request.ts'
 import type { Trx } from './database.ts'
+import { lookAgain } from './instances.ts'
 import { type InventoryEntry, recordName, takeName } from './inventory.ts'
 import { type AcceptedOrder, type Caller, insertOrder } from './orders.ts'
+import { hasInventory } from './outside-inventory.ts'
 import type { Tables } from './tables.ts'
 
 /** A cloud that is away is asked again after this, by whoever wants it. */
@@ -26,8 +28,9 @@ export interface PcmOrder {
 }
 
 /**
- * Accepts one instance: its name, its order, its first launch attempt with its claim. Throws `unavailable` where the cloud
- * is disabled or known to be away, `capacity_exceeded` where its allocation is taken (PCM, 503 and 507).
+ * Accepts one instance: its name, or the request by which an inventory outside is to be asked for one, its order, its first
+ * launch attempt with its claim. Throws `unavailable` where the cloud is disabled or known to be away, `capacity_exceeded`
+ * where its allocation is taken (PCM, 503 and 507).
  */
 export async function acceptPcmInstance(
   trx: Trx,
@@ -44,7 +47,12 @@ export async function acceptPcmInstance(
     host_domain,
     extra: inventory_extra,
   }
-  const name = await takeName(trx, caller.project_id, template ?? DEFAULT_TEMPLATE, entry)
+  const { project_id } = caller
+  const order_id = newId()
+  const named_outside = await hasInventory(trx)
+  const name = named_outside
+    ? `pcm-${cloud}-${order_id}`
+    : await takeName(trx, project_id, template ?? DEFAULT_TEMPLATE, entry)
   const order = {
     name,
     count: 1,
@@ -56,10 +64,12 @@ export async function acceptPcmInstance(
     extra: { [provider_type]: provider_extra },
     entries: [{ name, ...(subnet ? { spec: { subnet: subnet.provider_name } } : {}) }],
   }
-  const accepted = (await insertOrder(trx, caller, newId(), order, null, null))!
+  const accepted = (await insertOrder(trx, caller, order_id, order, null, null))!
   const instance_id = accepted.made!.instances[0]!.id
-  await openFirstAttempt(trx, caller, accepted.order_id, cloud_id)
-  await recordName(trx, caller.project_id, name, instance_id, entry)
+  await openFirstAttempt(trx, caller, order_id, cloud_id, named_outside ? 'claimed' : 'creating')
+  await recordName(trx, project_id, named_outside ? { request_id: name } : { name }, instance_id, entry)
+  // Its own flow asks for the name, and wakes the order when there is one.
+  if (named_outside) await lookAgain(trx, [{ id: instance_id, project_id }])
   return { accepted, instance_id }
 }
 
@@ -94,12 +104,18 @@ async function requireRoom(trx: Trx, cloud_id: string): Promise<string> {
 }
 
 /** What the first plan would do, done in the request: so the room is the caller's from now on. */
-async function openFirstAttempt(trx: Trx, caller: Caller, order_id: string, cloud_id: string): Promise<void> {
+async function openFirstAttempt(
+  trx: Trx,
+  caller: Caller,
+  order_id: string,
+  cloud_id: string,
+  state: 'claimed' | 'creating',
+): Promise<void> {
   const attempt_id = newId()
   await sql`
     with opened as (insert into launch_attempts (id, item_id, instance_id, order_id, number, cloud_id, batch)
         select ${attempt_id}::uuid, id, instance_id, order_id, 1, ${cloud_id}::uuid, 1 from items where order_id = ${order_id}),
-      counted as (update items set attempts = 1, state = 'creating' where order_id = ${order_id}),
+      counted as (update items set attempts = 1, state = ${state} where order_id = ${order_id}),
       batched as (update launch_orders set next_batch = 2 where id = ${order_id})
     insert into claims (attempt_id, cloud_id, project_id) values (${attempt_id}, ${cloud_id}, ${caller.project_id})`.execute(
     trx,
@@ -122,6 +138,10 @@ const instances = (db: Kysely<Tables>, project_id: string, cloud_id: string) =>
       'inventory.environment',
       'inventory.subnet',
       'inventory.host_domain',
+      'inventory.request_id',
+      sql<string | null>`case when inventory.request_id is null then instances.name else inventory.name end`.as(
+        'given_name',
+      ),
       sql<boolean>`exists (select from launch_attempts where launch_attempts.instance_id = instances.id
         and answered_at is not null and provider_id is not null)`.as('is_known_there'),
     ])

@@ -12,6 +12,7 @@ const PLACES = [
   { table: 'launch_orders', column: 'sealed_user_data', key: 'id', context: "'user_data'" },
   { table: 'instances', column: 'sealed_user_data', key: 'id', context: "'user_data'" },
   { table: 'clouds', column: 'imported', key: 'id', context: 'id::text' },
+  { table: 'inventory_account', column: 'sealed', key: 'singleton', context: "'inventory_account'" },
   {
     table: 'idempotency_keys',
     column: 'sealed_secret',

@@ -334,17 +334,30 @@ export interface InstancesTable {
   dismissed_at: Date | null
 }
 
+export interface InventoryAccountTable {
+  singleton: Generated<boolean>
+  url: string
+  username: string | null
+  sealed: Buffer | null
+}
+
 export interface InventoryTable {
   id: string
   project_id: string
-  name: string
+  name: string | null
   instance_id: string
+  request_id: string | null
   cloud: string
   environment: string | null
   roles: Generated<string[]>
   subnet: string | null
   host_domain: string | null
   extra: JsonDefault<Record<string, unknown>>
+  told: JsonNull<Readonly<Record<string, unknown>>>
+  calls: Generated<number>
+  tries: Generated<number>
+  next_try_at: Generated<Date>
+  error: JsonNull<AttemptError>
   created_at: Generated<Date>
 }
 
@@ -603,6 +616,7 @@ export interface Tables {
   installation: InstallationTable
   instances: InstancesTable
   inventory: InventoryTable
+  inventory_account: InventoryAccountTable
   items: ItemsTable
   launch_attempts: LaunchAttemptsTable
   launch_orders: LaunchOrdersTable

@@ -20,7 +20,9 @@ export const Instance = z
   .strictObject({
     id: z.string(),
     href: z.string(),
-    name: z.string(),
+    name: z
+      .string()
+      .openapi({ description: 'Until an inventory outside has named it: the id of the request for its name.' }),
     external_id: z.string().nullable(),
     state: z.enum(INSTANCE_STATES),
     order_id: z.string(),

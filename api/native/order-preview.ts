@@ -130,6 +130,7 @@ const freshItem = (id: string, cloud_indexes: readonly number[], realm: string |
   instance_id: id,
   instance_state: 'pending',
   instance_wish: 'run',
+  naming: null,
   restart: null,
   open: [],
 })

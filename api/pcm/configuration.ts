@@ -122,8 +122,8 @@ function named(files: Files, kind: 'sizes' | 'images'): ReadonlyMap<string, Attr
 const NAMING = ['sizes', 'images', 'providers', 'clouds'] as const
 
 /**
- * The clouds of the files for the record, and those no adapter here can speak to. What a broken file said before is no
- * news: it may be older than what another process took over.
+ * The clouds and the inventory of the files for the record, and clouds no adapter here can speak to. What a broken file
+ * said before is no news: it may be older than what another process took over.
  */
 function cloudsOf(
   files: Files,
@@ -140,6 +140,7 @@ function cloudsOf(
     const prices = pricesOf(configuration, cloud)
     return { ...account, ...maps, prices, name, file: fileOf('clouds', name) }
   })
+  const inventory = files.isBroken('inventory', 'inventory') ? {} : { inventory: configuration.inventory }
   const [clouds, strange] = [true, false].map((is_known) =>
     all.filter(({ provider }) => adapters.includes(provider) === is_known),
   ) as [ConfiguredCloud[], ConfiguredCloud[]]
@@ -148,5 +149,5 @@ function cloudsOf(
     file,
     reason: `there is no adapter ${provider} here (there is: ${known}); it is left out`,
   }))
-  return { clouds, present: files.names('clouds'), refused }
+  return { clouds, ...inventory, present: files.names('clouds'), refused }
 }

@@ -7,6 +7,7 @@ import { v7 as newId } from 'uuid'
 import { DomainError } from '../../domain/errors.ts'
 import type { Attributes } from '../../domain/pcm/configuration.ts'
 import { cloudOfRecord } from '../../domain/pcm/configuration.ts'
+import { fullName, inventoryStatus } from '../../domain/pcm/inventory.ts'
 import { describeOffer, type Kind, type LiveItem, listOffers } from '../../domain/pcm/names.ts'
 import { providerTypeOf } from '../../domain/pcm/provider-type.ts'
 import { resolveRequest } from '../../domain/pcm/request.ts'
@@ -30,6 +31,8 @@ const INSTANCES_MAX = 1_000
 const OFFERS_MAX = 10_000
 const JSON_TYPE = 'application/json'
 const WAIT_S_MAX = 60
+/** A caller who does not wait is kept for so long, that they have the name an inventory outside gives. */
+const NAME_WAIT_S = 3
 const WAIT_POLL_MS = 100
 const CONSOLE_BYTES_MAX = 65_536
 
@@ -155,8 +158,9 @@ async function requireInstance(c: ApiContext): Promise<PcmInstance> {
 /** An instance as PCM shows it; what is not known is left out. */
 function render(row: PcmInstance): Attributes {
   const ip_address = row.public_addresses[0] ?? row.private_addresses[0]
+  const name = row.given_name
   const shown = {
-    name: row.name,
+    name,
     id: row.id,
     role: row.roles ?? [],
     size: row.size,
@@ -165,22 +169,17 @@ function render(row: PcmInstance): Attributes {
     subnet: row.subnet,
     status: pcmStatus(row.state, row.raw_state),
     ip_address,
-    host: row.host_domain ? `${row.name}.${row.host_domain}` : undefined,
+    host: row.host_domain && name ? fullName(name, row.host_domain, row.request_id !== null) : undefined,
   }
   return Object.fromEntries(Object.entries(shown).filter(([, value]) => value !== null && value !== undefined))
 }
 
 function renderName(row: NonNullable<Awaited<ReturnType<typeof findByName>>>): Attributes {
-  const status = ['terminated', 'failed', 'missing'].includes(row.state)
-    ? 'decommissioned'
-    : row.state === 'pending' || row.state === 'starting'
-      ? 'building'
-      : 'active'
   return {
     ...row.extra,
     name: row.name,
-    fqdn: row.host_domain ? `${row.name}.${row.host_domain}` : row.name,
-    status,
+    fqdn: fullName(row.name!, row.host_domain, row.request_id !== null),
+    status: inventoryStatus(row.state),
     serial_number: row.provider_id,
     roles: row.roles.toSorted().join(','),
     environment: row.environment,
@@ -220,8 +219,8 @@ function waitOf(c: ApiContext): number {
 }
 
 /** Asks until it is so, or the time is up; undefined: it is not. */
-async function waitFor<T>(c: ApiContext, ask: () => Promise<T | undefined>): Promise<T | undefined> {
-  const until = performance.now() + waitOf(c) * 1_000
+async function waitFor<T>(c: ApiContext, wait_s: number, ask: () => Promise<T | undefined>): Promise<T | undefined> {
+  const until = performance.now() + wait_s * 1_000
   for (;;) {
     const found = await ask()
     if (found !== undefined || performance.now() >= until || c.get('deps').leaving?.aborted) return found
@@ -255,10 +254,14 @@ async function create(c: ApiContext): Promise<Response> {
   })
   if (!given.repeated && accepted) deps.onAccepted?.(accepted)
   const find = () => findPcmInstance(store.db, caller.project_id, row.id, given.resource_id)
-  const known = await waitFor(c, async () => {
+  const until = async (is_so: (found: PcmInstance) => boolean) => {
     const found = await find()
-    return found && (found.is_known_there || found.state === 'failed') ? found : undefined
-  })
+    return found && is_so(found) ? found : undefined
+  }
+  const asked_s = waitOf(c)
+  if (asked_s < NAME_WAIT_S)
+    await waitFor(c, NAME_WAIT_S, () => until(({ given_name, state }) => given_name !== null || state === 'failed'))
+  const known = await waitFor(c, asked_s, () => until((found) => found.is_known_there || found.state === 'failed'))
   if (known?.state === 'failed') throw refused(known)
   const shown = known ?? (await find())
   if (!shown) throw missing(`Instance ${given.resource_id} does not exist in cloud ${row.name}`)
@@ -281,7 +284,7 @@ async function remove(c: ApiContext): Promise<Response> {
   if (instance.state === 'terminated')
     throw missing(`Instance ${instance.id} does not exist in cloud ${c.req.param('cloud')}`)
   await requestAction(store, caller, instance.id, { kind: 'terminate' }, await requestKey(c))
-  const gone = await waitFor(c, async () => {
+  const gone = await waitFor(c, waitOf(c), async () => {
     const { state } = await requireInstance(c)
     return state === 'terminated' || undefined
   })

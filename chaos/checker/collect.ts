@@ -1,22 +1,28 @@
 /** Reads the ledgers, over HTTP only: the record through the service's API, the clouds through the simulated cloud's. */
 import { setTimeout as delay } from 'node:timers/promises'
-import type { ClientEntry, Ledgers, ReceiverLedger, RecordLedger, RecordPart } from './ledgers.ts'
+import type { ClientEntry, EventRow, Ledgers, ReceiverLedger, RecordLedger, RecordPart } from './ledgers.ts'
 import {
+  actionsOf,
   attemptsOf,
+  deploymentActionsOf,
   type Json,
   LISTS,
   type List,
   object,
   PAGE_ROWS,
+  receiptOf,
   textOrNull,
+  toAction,
   toAttempt,
   toCloud,
   toDelivery,
+  toDeploymentAction,
   toEvent,
   toHook,
   toInstance,
   toLease,
   toOrder,
+  toReceipt,
 } from './shapes.ts'
 import { readCloud } from './simulated-ledger.ts'
 
@@ -51,7 +57,7 @@ export async function collect(needs: CollectNeeds): Promise<Ledgers> {
   }
 }
 
-async function readRecord({ api_url, projects }: CollectNeeds): Promise<RecordLedger> {
+async function readRecord({ api_url, projects, client }: CollectNeeds): Promise<RecordLedger> {
   const unseen = new Set<RecordPart>()
   const readAll = async <Row>(part: RecordPart, list: List, make: (row: Json, project: string) => Row) => {
     const found: Row[] = []
@@ -64,18 +70,36 @@ async function readRecord({ api_url, projects }: CollectNeeds): Promise<RecordLe
   }
   const orders = await readAll('orders', LISTS.orders, toOrder)
   const token_of = new Map(projects.map(({ name, token }) => [name, token]))
-  const attempts = []
-  for (const order of orders) {
-    const rows = await readList(api_url, attemptsOf(order.id), token_of.get(order.project)!)
-    if (rows) attempts.push(...rows.map((row) => toAttempt(row, order.id)))
-    else unseen.add('attempts')
+  /** One list of each of the resources. */
+  const readOf = async <Row>(
+    part: RecordPart,
+    resources: Iterable<{ readonly id: string; readonly project: string }>,
+    listOf: (id: string) => List,
+    make: (row: Json, id: string) => Row,
+  ) => {
+    const found: Row[] = []
+    for (const { id, project } of resources) {
+      const rows = await readList(api_url, listOf(id), token_of.get(project)!)
+      if (rows) for (const row of rows) found.push(make(row, id))
+      else unseen.add(part)
+    }
+    return found
   }
+  const attempts = await readOf('attempts', orders, attemptsOf, toAttempt)
   const events = await readAll('events', LISTS.events, toEvent)
   const clouds = await readAll('clouds', LISTS.clouds, toCloud)
+  const instances = await readAll('instances', LISTS.instances, toInstance)
+  const is_asked = askedOf(events, client)
+  const deployments = new Map(orders.map(({ deployment_id: id, project }) => [id, { id: id ?? '', project }]))
+  const acted = instances.filter(({ id }) => is_asked(id))
+  const acted_on = [...deployments.values()].filter(({ id }) => is_asked(id))
   return {
     orders,
     attempts,
-    instances: await readAll('instances', LISTS.instances, toInstance),
+    instances,
+    actions: await readOf('actions', acted, actionsOf, toAction),
+    deployment_actions: await readOf('deployment_actions', acted_on, deploymentActionsOf, toDeploymentAction),
+    receipts: await readOf('receipts', orders, receiptOf, toReceipt),
     leases: await readAll('leases', LISTS.leases, toLease),
     hooks: await readAll('hooks', LISTS.hooks, toHook),
     deliveries: await readAll('deliveries', LISTS.deliveries, toDelivery),
@@ -86,12 +110,19 @@ async function readRecord({ api_url, projects }: CollectNeeds): Promise<RecordLe
   }
 }
 
+/** Whether anything was asked of a resource, as its events or a client tell it. */
+function askedOf(events: readonly EventRow[], client: readonly ClientEntry[]): (id: string) => boolean {
+  const wished = events.filter(({ type }) => type.endsWith('.wish_changed'))
+  const ids = new Set([...wished, ...client].map(({ resource_id }) => resource_id))
+  return (id) => ids.has(id)
+}
+
 function firstOfEach<Row>(rows: readonly Row[], keyOf: (row: Row) => string): Row[] {
   const known = new Set<string>()
   return rows.filter((row) => !known.has(keyOf(row)) && known.add(keyOf(row)))
 }
 
-/** All rows of a list, page by page; null: the token may not see it, or there is no such list. */
+/** All rows of a list, page by page, or the one thing there is; null: the token may not see it, or there is no such list. */
 async function readList(api_url: string, list: List, token: string): Promise<Json[] | null> {
   const rows: Json[] = []
   let cursor: string | null = null
@@ -104,7 +135,8 @@ async function readList(api_url: string, list: List, token: string): Promise<Jso
     if (response.status === 401 || response.status === 403 || response.status === 404) return null
     if (!response.ok) throw new Error(`GET ${address.pathname} answered ${response.status}: ${await response.text()}`)
     const page = object(await response.json())
-    const found = Array.isArray(page[list.field]) ? (page[list.field] as unknown[]).map(object) : []
+    const field = page[list.field]
+    const found = (Array.isArray(field) ? field : field === undefined ? [] : [field]).map(object)
     rows.push(...found)
     const next = textOrNull(page.next)
     if (list.cursor === null || next === null || next === cursor || !found.length) return rows

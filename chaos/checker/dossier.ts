@@ -1,6 +1,7 @@
 /** The ledgers, indexed: what belongs to what across them, and who asked for what. */
 import { Findings, type JudgeOptions } from './findings.ts'
 import type {
+  ActionRow,
   AttemptRow,
   BlockerRow,
   ClientEntry,
@@ -53,6 +54,8 @@ export interface Dossier {
   /** The instance a machine is bound to, by `cloud/provider id`. */
   readonly bound: ReadonlyMap<string, InstanceRow>
   readonly client: ReadonlyMap<string, readonly ClientEntry[]>
+  /** Actions of an instance, in order. */
+  readonly actions_of: ReadonlyMap<string, readonly ActionRow[]>
 }
 
 export const machineKey = (cloud: string | null, provider_id: string | null): string => `${cloud}/${provider_id}`
@@ -93,6 +96,10 @@ export function openDossier(ledgers: Ledgers, options: JudgeOptions): Dossier {
     machines_of: Map.groupBy(machines, ownerOf),
     bound,
     client: Map.groupBy(ledgers.client, (entry) => entry.resource_id),
+    actions_of: Map.groupBy(
+      record.actions.toSorted((a, b) => a.number - b.number),
+      (action) => action.instance_id,
+    ),
   }
 }
 
@@ -130,9 +137,10 @@ export function asked({ client }: Dossier, resource_id: string | null | undefine
   return (client.get(resource_id ?? '') ?? []).filter((entry) => kinds.includes(entry.kind))
 }
 
-/** A person may have asked for the end of one of these before the moment (real time). */
+/** A person may have asked for the end of one of these, or of an order's deployment, before the moment (real time). */
 export function endAsked(dossier: Dossier, ids: readonly (string | null | undefined)[], before_ms = Infinity): boolean {
-  return ids.some((id) =>
+  const deployments = ids.map((id) => dossier.orders.get(id ?? '')?.deployment_id)
+  return [...ids, ...deployments].some((id) =>
     asked(dossier, id, ['cancel', 'terminate', 'end']).some(
       (entry) => mayCount(entry) && entry.sent_at_ms <= before_ms,
     ),

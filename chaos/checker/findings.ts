@@ -20,6 +20,7 @@ export const COUNTERS = [
   'inversions',
   'phantoms',
   'stuck',
+  'receipts',
   'uncaused',
   'disagreements',
   'duplicates',

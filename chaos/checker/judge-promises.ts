@@ -9,6 +9,7 @@ import {
   isHeld,
   isPromised,
   LEASE_OVER,
+  mayCount,
   ORDER_OVER,
   unseen,
 } from './dossier.ts'
@@ -51,8 +52,11 @@ function judgeEntry(dossier: Dossier, entry: ClientEntry): void {
     }
     case 'terminate':
     case 'cancel': {
-      const order = orders.get(resource_id)
-      if (order?.state === 'running') lost(`order ${resource_id}`, 'it is still running')
+      for (const order of orders.values()) {
+        const concerned =
+          order.id === resource_id || (order.deployment_id === resource_id && madeBefore(dossier, order, entry))
+        if (concerned && order.state === 'running') lost(`order ${order.id}`, 'it is still running')
+      }
       const instance = instances.get(resource_id)
       if (instance && (INSTANCE_IN_USE.has(instance.state) || instance.state === 'missing'))
         lost(`instance ${resource_id}`, `it is ${instance.state}`)
@@ -67,6 +71,10 @@ function judgeEntry(dossier: Dossier, entry: ClientEntry): void {
     }
   }
 }
+
+/** Of a deployment, the orders that were there when its end was asked for are concerned. */
+const madeBefore = ({ clock_offset_ms }: Dossier, { created_at_ms }: OrderRow, { sent_at_ms }: ClientEntry): boolean =>
+  created_at_ms - clock_offset_ms < sent_at_ms
 
 function judgeOrder(dossier: Dossier, order: OrderRow): void {
   const { findings, instances_of, leases } = dossier
@@ -85,12 +93,24 @@ function judgeOrder(dossier: Dossier, order: OrderRow): void {
     const lease = leases.get(order.lease_id ?? '')
     const lease_over = lease !== undefined && (lease.state === 'TERMINATING' || LEASE_OVER.has(lease.state))
     const by_members = members.length > 0 && members.every((instance) => endAsked(dossier, [instance.id]))
-    if (order.state !== 'failed' && !lease_over && !by_members && !endAsked(dossier, [order.id]))
-      lost('though nobody asked for its end')
+    const by_wish = endAsked(dossier, [order.id]) || isWithdrawn(dossier, order)
+    if (order.state !== 'failed' && !lease_over && !by_members && !by_wish) lost('though nobody asked for its end')
+    judgeHold(dossier, order, lost)
     return
   }
   judgeRunning(dossier, order, members, in_use, lost)
 }
+
+/** Who asked that it wait where all clouds refuse is not told that none was left. */
+function judgeHold(dossier: Dossier, order: OrderRow, lost: (what: string) => void): void {
+  if (!order.hold || order.state !== 'failed' || endAsked(dossier, [order.id, order.lease_id])) return
+  const events = dossier.events_of.get(`order/${order.id}`) ?? []
+  const excused = events.some(({ to, cause }) => to === 'running' || cause.rule === 'deadline_passed')
+  if (!excused && !isWithdrawn(dossier, order)) lost('though it was to wait for the clouds to change their minds')
+}
+
+/** What did not run yet was not wanted any more. */
+const isWithdrawn = (dossier: Dossier, { id }: OrderRow): boolean => asked(dossier, id, ['withdraw']).some(mayCount)
 
 /** A running order met its policy when it settled: that many machines really ran; what died later makes it partial. */
 function judgeRunning(
@@ -111,7 +131,7 @@ function judgeRunning(
   const at_unread_cloud = members.some(
     ({ cloud }) => cloud !== null && !dossier.ledgers.clouds.some((ledger) => ledger.name === cloud),
   )
-  if (ran.length < needed && !at_unread_cloud)
+  if (ran.length < needed && !at_unread_cloud && !isWithdrawn(dossier, order))
     lost(`but only ${ran.length} machines ever ran where policy ${order.policy} takes ${needed}`)
 }
 

@@ -17,14 +17,15 @@ export interface Ledgers {
   readonly record: RecordLedger
 }
 
-export type ClientKind = 'order' | 'lease' | 'hook' | 'extend' | 'cancel' | 'terminate' | 'end'
+export type ClientKind = 'order' | 'lease' | 'hook' | 'extend' | 'cancel' | 'withdraw' | 'terminate' | 'action' | 'end'
 
 /**
  * A request a client made. 2xx: it was promised. Null or 5xx: nobody knows, so it excuses what it may have brought
  * about and obliges to nothing. Other answers are of no account.
  *
  * `order`, `lease`, `hook`: made one. `extend`: moved moments of a lease, to either side. `cancel`: of an order or a
- * delivery. `terminate`: of an order or an instance. `end`: of a lease or a hook.
+ * delivery. `withdraw`: of what does not run yet of an order. `terminate`: of an order, an instance or a deployment.
+ * `action`: any other of an instance or a deployment. `end`: of a lease or a hook.
  */
 export interface ClientEntry {
   readonly kind: ClientKind
@@ -34,6 +35,8 @@ export interface ClientEntry {
   readonly at_ms: number
   readonly status: number | null
   readonly promised?: Promised
+  /** Of an action: its id, as the answer named it. */
+  readonly action_id?: string
 }
 
 /** What was asked for and promised by the answer; left out: left to the service. */
@@ -44,6 +47,9 @@ export interface Promised {
   readonly start_at_ms?: number
   readonly end_at_ms?: number
   readonly before_end_at_ms?: number | null
+  readonly action?: string
+  readonly reboot?: string
+  readonly wave_size?: number
 }
 
 export interface CloudLedger {
@@ -60,6 +66,8 @@ export interface CloudRequest {
   readonly verb: string
   readonly machine_id: string | null
   readonly attempt_id: string | null
+  /** How a reboot was asked for. */
+  readonly reboot?: string
 }
 
 export interface MachineLife {
@@ -74,6 +82,8 @@ export interface MachineLife {
   readonly failed_at_ms: number | null
   readonly delete_requested_at_ms: number | null
   readonly gone_at_ms: number | null
+  /** Every state it went into, in order. */
+  readonly states: readonly { readonly at_ms: number; readonly state: string }[]
 }
 
 export interface ReceiverLedger {
@@ -104,11 +114,16 @@ export interface RecordLedger {
   readonly events: readonly EventRow[]
   readonly deliveries: readonly DeliveryRow[]
   readonly clouds: readonly CloudRow[]
+  /** Of instances of which anything was asked. */
+  readonly actions: readonly ActionRow[]
+  /** Of deployments of which anything was asked. */
+  readonly deployment_actions: readonly DeploymentActionRow[]
+  readonly receipts: readonly ReceiptRow[]
   /** Parts that could not be read; what rests on them is not judged, and the verdict says so. */
   readonly unseen: readonly RecordPart[]
 }
 
-export type RecordPart = 'orders' | 'instances' | 'attempts' | 'leases' | 'hooks' | 'events' | 'deliveries' | 'clouds'
+export type RecordPart = Exclude<keyof RecordLedger, 'unseen'>
 
 export interface BlockerRow {
   readonly code: string
@@ -125,6 +140,11 @@ export interface OrderRow {
   readonly at_least: number | null
   readonly count: number
   readonly lease_id: string | null
+  readonly deployment_id: string | null
+  readonly created_at_ms: number
+  /** It waits where all clouds refuse. */
+  readonly hold: boolean
+  readonly healing: string
   readonly blocker: BlockerRow | null
 }
 
@@ -133,6 +153,7 @@ export interface InstanceRow {
   readonly project: string
   readonly order_id: string | null
   readonly state: string
+  readonly wish: string
   /** Name of the cloud of the machine bound to it. */
   readonly cloud: string | null
   readonly provider_id: string | null
@@ -210,4 +231,49 @@ export interface CloudRow {
   readonly name: string
   /** Places claimed at it now; null: not told. */
   readonly claimed: number | null
+}
+
+export interface ActionRow {
+  readonly id: string
+  readonly instance_id: string
+  readonly number: number
+  readonly action: string
+  /** How, of a reboot. */
+  readonly reboot: string | null
+  /** The action of its deployment it is part of. */
+  readonly deployment_action_id: string | null
+  readonly state: string
+  /** Why it failed. */
+  readonly error: string | null
+  readonly created_at_ms: number
+  readonly finished_at_ms: number | null
+}
+
+export interface DeploymentActionRow extends Omit<ActionRow, 'instance_id' | 'reboot' | 'deployment_action_id'> {
+  readonly deployment_id: string
+  readonly wave_size: number | null
+  /** Instances by what it came to. */
+  readonly counts: Readonly<Record<string, number>>
+}
+
+/** The receipt of an order. */
+export interface ReceiptRow {
+  readonly order_id: string
+  readonly complete: boolean
+  readonly made: number
+  readonly undone: number
+  readonly remaining: number
+  readonly released: number
+  /** Creates of which nobody knows what they came to. */
+  readonly unknown: number
+  readonly unknown_until_ms: number | null
+  readonly machines: readonly ReceiptMachine[]
+}
+
+export interface ReceiptMachine {
+  readonly cloud: string
+  readonly provider_id: string
+  /** remains, deleted, vanished or released */
+  readonly fate: string
+  readonly confirmed_at_ms: number | null
 }

@@ -3,15 +3,18 @@
  * absent becomes null or empty, never a guess.
  */
 import type {
+  ActionRow,
   AttemptRow,
   BlockerRow,
   CloudRow,
   DeliveryRow,
+  DeploymentActionRow,
   EventRow,
   HookRow,
   InstanceRow,
   LeaseRow,
   OrderRow,
+  ReceiptRow,
 } from './ledgers.ts'
 
 export type Json = Readonly<Record<string, unknown>>
@@ -36,6 +39,21 @@ export const attemptsOf = (order_id: string): List => ({
   path: `/api/launch-orders/${order_id}/attempts`,
   field: 'attempts',
   cursor: 'cursor',
+})
+export const actionsOf = (instance_id: string): List => ({
+  path: `/api/instances/${instance_id}/actions`,
+  field: 'actions',
+  cursor: null,
+})
+export const deploymentActionsOf = (deployment_id: string): List => ({
+  path: `/api/deployments/${deployment_id}/actions`,
+  field: 'actions',
+  cursor: 'cursor',
+})
+export const receiptOf = (order_id: string): List => ({
+  path: `/api/launch-orders/${order_id}/receipt`,
+  field: 'receipt',
+  cursor: null,
 })
 /** Rows of a page; every list allows as many. */
 export const PAGE_ROWS = 100
@@ -70,6 +88,10 @@ export const toOrder = (row: Json, project: string): OrderRow => ({
   at_least: numberOrNull(row.at_least),
   count: numberOrNull(row.count) ?? 0,
   lease_id: textOrNull(row.lease_id),
+  deployment_id: textOrNull(object(row.deployment).id),
+  created_at_ms: moment(row.created_at),
+  hold: row.hold === true,
+  healing: text(row.healing) || 'none',
   blocker: blocker(row.blocker),
 })
 
@@ -78,6 +100,7 @@ export const toInstance = (row: Json, project: string): InstanceRow => ({
   project,
   order_id: textOrNull(row.order_id),
   state: text(row.state),
+  wish: text(row.wish),
   cloud: textOrNull(row.cloud),
   provider_id: textOrNull(row.provider_id),
   blocker: blocker(row.blocker),
@@ -139,3 +162,48 @@ export const toDelivery = (row: Json): DeliveryRow => ({
 })
 
 export const toCloud = (row: Json): CloudRow => ({ name: text(row.name), claimed: numberOrNull(row.allocation_used) })
+
+/** What actions of instances and of deployments have in common. */
+const anyAction = (row: Json) => ({
+  id: text(row.id),
+  number: numberOrNull(row.number) ?? Number.NaN,
+  action: text(row.action),
+  state: text(row.state),
+  error: row.error ? JSON.stringify(row.error) : null,
+  created_at_ms: moment(row.created_at),
+  finished_at_ms: momentOrNull(row.finished_at),
+})
+
+export const toAction = (row: Json): ActionRow => ({
+  ...anyAction(row),
+  instance_id: text(row.instance_id),
+  reboot: textOrNull(row.reboot),
+  deployment_action_id: textOrNull(row.deployment_action_id),
+})
+
+export const toDeploymentAction = (row: Json): DeploymentActionRow => ({
+  ...anyAction(row),
+  deployment_id: text(row.deployment_id),
+  wave_size: numberOrNull(row.wave_size),
+  counts: object(row.counts) as Readonly<Record<string, number>>,
+})
+
+export function toReceipt(row: Json): ReceiptRow {
+  const count = (name: string): number => numberOrNull(row[name]) ?? Number.NaN
+  return {
+    order_id: text(row.order_id),
+    complete: row.complete === true,
+    made: count('made'),
+    undone: count('undone'),
+    remaining: count('remaining'),
+    released: count('released'),
+    unknown: count('unknown'),
+    unknown_until_ms: momentOrNull(row.unknown_until),
+    machines: (Array.isArray(row.machines) ? row.machines : []).map(object).map((machine) => ({
+      cloud: text(machine.cloud),
+      provider_id: text(machine.provider_id),
+      fate: text(machine.fate),
+      confirmed_at_ms: momentOrNull(machine.confirmed_at),
+    })),
+  }
+}

@@ -22,11 +22,11 @@ export async function readCloud(
   }
   const { configuration } = object(await (await read('')).json())
   const requests: CloudRequest[] = []
-  const failed_at = new Map<string, number | null>()
+  const lives: Lives = new Map()
   for (let after = '0', complete = false; !complete; ) {
     const page = await read(`ledger?after=${after}&limit=${LINES_OF_PAGE}`)
     for (const line of (await page.text()).split('\n')) {
-      if (line) note(object(JSON.parse(line)), requests, failed_at)
+      if (line) note(object(JSON.parse(line)), requests, lives)
     }
     after = page.headers.get('x-next-after') ?? after
     complete = page.headers.get('x-complete') !== 'false'
@@ -37,38 +37,53 @@ export async function readCloud(
     name,
     idempotency_tokens: object(configuration).idempotency_tokens === true,
     requests,
-    machines: (Array.isArray(machines) ? machines : []).map((row) => toLife(object(row), failed_at)),
+    machines: (Array.isArray(machines) ? machines : []).map((row) => toLife(object(row), lives)),
   }
 }
 
-function note(line: Json, requests: CloudRequest[], failed_at: Map<string, number | null>): void {
+/** The states of each machine. */
+type Lives = Map<string, { at_ms: number; state: string }[]>
+
+function note(line: Json, requests: CloudRequest[], lives: Lives): void {
   const at_ms = numberOrNull(line.at) ?? Number.NaN
   if (line.kind === 'request') {
+    const verb = textOrNull(line.verb) ?? ''
+    const body = bodyOf(line.body)
     requests.push({
       at_ms,
-      verb: textOrNull(line.verb) ?? '',
+      verb,
       machine_id: MACHINE_PATH.exec(textOrNull(line.path) ?? '')?.[1] ?? null,
-      attempt_id: textOrNull(tagsOf(line.body)[ATTEMPT_TAG]),
+      attempt_id: textOrNull(object(body.tags)[ATTEMPT_TAG]),
+      ...(verb === 'reboot' ? { reboot: textOrNull(body.kind) ?? 'soft' } : {}),
     })
   }
-  if (line.kind !== 'machine' || line.change !== 'state') return
+  if (line.kind !== 'machine' || !STATES.has(textOrNull(line.change) ?? '')) return
   const machine_id = textOrNull(line.machine_id) ?? ''
-  if (line.state === 'failed') failed_at.set(machine_id, at_ms)
-  else if (line.state === 'running') failed_at.set(machine_id, null)
+  lives.set(machine_id, [...(lives.get(machine_id) ?? []), { at_ms, state: textOrNull(line.state) ?? '' }])
 }
 
-/** Tags in the raw body of a create. */
-function tagsOf(body: unknown): Json {
+/** Changes of a machine by which it goes into a state. */
+const STATES = new Set(['created', 'state', 'gone', 'vanished'])
+
+/** The raw body of a request. */
+function bodyOf(body: unknown): Json {
   try {
-    return object(object(typeof body === 'string' ? JSON.parse(body) : body).tags)
+    return object(typeof body === 'string' ? JSON.parse(body) : body)
   } catch {
     return {}
   }
 }
 
-function toLife(row: Json, failed_at: ReadonlyMap<string, number | null>): MachineLife {
+/** When it failed for good; null: it runs again, or never did. */
+function failedAt(states: MachineLife['states']): number | null {
+  const last = states.findLast(({ state }) => state === 'failed' || state === 'running')
+  return last?.state === 'failed' ? last.at_ms : null
+}
+
+function toLife(row: Json, lives: Lives): MachineLife {
   const tags = object(row.tags)
   const provider_id = textOrNull(row.id) ?? ''
+  const states = lives.get(provider_id) ?? []
   return {
     provider_id,
     attempt_id: textOrNull(tags[ATTEMPT_TAG]),
@@ -76,8 +91,9 @@ function toLife(row: Json, failed_at: ReadonlyMap<string, number | null>): Machi
     state: textOrNull(row.state) ?? '',
     created_at_ms: numberOrNull(row.created_at) ?? Number.NaN,
     running_at_ms: numberOrNull(row.booted_at),
-    failed_at_ms: failed_at.get(provider_id) ?? null,
+    failed_at_ms: failedAt(states),
     delete_requested_at_ms: numberOrNull(row.delete_requested_at),
     gone_at_ms: numberOrNull(row.gone_at),
+    states,
   }
 }

@@ -154,6 +154,8 @@ function runOutcome(view: OrderView, notes: Notes): Outcome {
   if (blocker && !progressing) return { state: 'held', partial, rule: 'blocked', reason: blocker.reason, blocker }
   if (notes.create.size > 0)
     return { state: 'launching', partial, rule: 'creating', reason: 'machines are being created', blocker }
+  if (!progressing && view.items.some(({ naming }) => naming !== null))
+    return { state: 'queued', partial, rule: 'naming', reason: 'waiting for the inventory to name it', blocker }
   return { state: 'settling', partial, rule: 'created', reason: 'waiting for machines to run', blocker }
 }
 

@@ -1,4 +1,5 @@
 /** Forward: an item is served by attempts, one after the other, until one of its machines runs. */
+import { nameBlocker } from '../pcm/inventory.ts'
 import { healItem } from './heal.ts'
 import { addCreate, doom, endItem, type Notes, setItem } from './notes.ts'
 import { undoItem } from './undo.ts'
@@ -10,6 +11,8 @@ const UNREACHABLE_SENDS_MAX = 3
 const SIGHT_CHECK_MS = 10_000
 /** A machine that takes longer to start than this is named as what its order waits for. */
 const SLOW_START_MS = 30_000
+/** While a name is missing, what is in its way is told as it is by now this often. */
+const NAME_CHECK_MS = 10_000
 
 /** Looks at one item: its winner, or the attempt under way, or that it wants one. */
 export function serveItem(notes: Notes, item: ItemView): void {
@@ -19,12 +22,21 @@ export function serveItem(notes: Notes, item: ItemView): void {
   if (item.instance_wish === 'terminate') {
     if (winner) leaveToInstance(notes, item)
     else undoItem(notes, item)
-  } else if (winner) followWinner(notes, item, winner)
+  } else if (item.naming) awaitName(notes, item.naming)
+  else if (winner) followWinner(notes, item, winner)
   else {
     const current = item.open.find((a) => a.state === 'open' || a.state === 'sent' || a.state === 'unknown')
     if (!current) replaceMachine(notes, item)
     else if (!followAttempt(notes, item, current)) notes.wanting.push(item)
   }
+}
+
+/** `instance/<id>` asks for the name, and wakes its order when there is one, or trouble. */
+function awaitName(notes: Notes, { error }: NonNullable<ItemView['naming']>): void {
+  if (error === null) return
+  const check_at = notes.now + NAME_CHECK_MS
+  notes.due.push(check_at)
+  notes.blockers.push(nameBlocker(error, check_at))
 }
 
 /** No attempt is under way: another one, unless the machine came to an end. */
@@ -70,7 +82,10 @@ function awaitStart(notes: Notes, item: ItemView, winner: AttemptView): void {
   const since = winner.sent_at ?? now
   const give_up_at = since + cloud.boot_timeout_ms
   const in_sight = awaitSight(notes, cloud)
-  if (in_sight && give_up_at <= now) return giveUp(notes, item, winner, 'the machine did not start in time')
+  if (in_sight && give_up_at <= now) {
+    giveUp(notes, item, winner, 'the machine did not start in time')
+    return
+  }
   setItem(notes, item, 'starting')
   if (!in_sight) return
   notes.due.push(give_up_at)

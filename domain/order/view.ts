@@ -62,6 +62,8 @@ export interface ItemView {
   readonly instance_id: string
   readonly instance_state: string
   readonly instance_wish: 'run' | 'stop' | 'terminate'
+  /** An inventory outside is to name it first, and no cloud is called before; null: it has its name. */
+  readonly naming: { readonly error: string | null } | null
   /** The restart by which it is being healed, or was in vain; null: none since it failed. */
   readonly restart: 'open' | 'failed' | null
   /** Attempts that may still have, or come to have, a machine. */

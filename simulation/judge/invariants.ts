@@ -129,10 +129,11 @@ export const INVARIANTS = {
       const at_once = decision.due_at !== null && decision.due_at <= world.now
       if (at_once) continue
       const { attempts, undo, instances } = again
-      const asks = { attempts, undo, instances, open: forgetsRefusal(act) ? [] : again.open }
+      const forgets = forgetsRefusal(act)
+      const asks = { attempts, undo, instances, open: forgets ? [] : again.open }
       for (const [what, list] of Object.entries(asks))
         if (list.length) against(order.id, `asks for ${what} twice: ${JSON.stringify(list[0])}`)
-      if (again.state !== decision.state)
+      if (again.state !== decision.state && !forgets)
         against(order.id, `is ${decision.state}, and ${again.state} when decided once more`)
       const keys = new Set(decision.create_batches.map(({ batch }) => batch))
       if (!again.open.length && again.create_batches.some(({ batch }) => !keys.has(batch)))

@@ -117,6 +117,7 @@ const itemView = (item: ItemRow): ItemView => ({
   instance_id: item.instance.id,
   instance_state: item.instance.state,
   instance_wish: item.instance.wish,
+  naming: null,
   restart: null,
   open: item.open.map(attemptView),
 })

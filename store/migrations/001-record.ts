@@ -499,6 +499,7 @@ create index instances_by_project on instances (project_id, id desc);
 create index instances_by_deployment on instances (deployment_id);
 create unique index instances_by_machine on instances (cloud_id, provider_id) where provider_id is not null and state <> 'terminated';
 create index instances_over on instances (terminated_at) where terminated_at is not null;
+create index instances_due on instances (due_at) where due_at is not null;
 create index instances_alive on instances (cloud_id) where state not in ('pending', 'terminated', 'failed');
 
 -- Whom an instance's changes are told, beside the hooks of its project: the lane is a hook, one for each address.
@@ -527,16 +528,32 @@ create table ssh_keys (
 create table inventory (
   id uuid primary key,
   project_id uuid not null references projects,
-  name text not null,
+  name text, -- null: an inventory outside has not given one yet
   instance_id uuid not null unique references instances,
+  request_id text unique, -- what an inventory outside is asked with for the name; null: the built-in one gave it
   cloud text not null,
   environment text,
   roles text[] not null default '{}',
   subnet text,
   host_domain text,
   extra jsonb not null default '{}', -- what its caller adds to the record
+  -- The rest is of an inventory outside. Open while the instance has a due_at.
+  told jsonb, -- the record it took last; null: none, or nobody knows which
+  calls int not null default 0, -- begun
+  tries int not null default 0, -- in vain since the last that was not
+  next_try_at timestamptz not null default clock_timestamp(), -- real time
+  error jsonb, -- {class, message, at}
   created_at timestamptz not null default record_now(),
   unique (project_id, name)
+);
+create unique index inventory_named_outside on inventory (lower(name)) where request_id is not null;
+
+-- An inventory outside, as its file says; no row: there is none.
+create table inventory_account (
+  singleton boolean primary key default true check (singleton),
+  url text not null,
+  username text,
+  sealed bytea -- the password; null: none
 );
 create table name_counters (
   project_id uuid not null references projects,

@@ -1,6 +1,7 @@
 /** A run in which everything went well, as its ledgers tell it; tests doctor a copy. */
 import type { Counter } from '../../chaos/checker/judge.ts'
 import type { EventRow, Ledgers, MachineLife, Received } from '../../chaos/checker/ledgers.ts'
+import { acted, tellActed } from './acted.ts'
 import { because, bodyOf, observed, PROJECT, requested, Story, sec } from './story.ts'
 
 export { bodyOf, sec } from './story.ts'
@@ -29,13 +30,24 @@ function machine(provider_id: string, attempt_id: string, seconds: number, delet
     failed_at_ms: null,
     delete_requested_at_ms: deleted === undefined ? null : sec(deleted + 0.2),
     gone_at_ms: deleted === undefined ? null : sec(deleted + 0.8),
+    states: [],
   }
 }
+
+const ORDER = {
+  partial: false,
+  policy: 'all',
+  at_least: null,
+  created_at_ms: sec(1),
+  hold: false,
+  healing: 'none',
+} as const
 
 /**
  * Order `pair` runs on two machines; `brief` was terminated by a person, and on its cloud without tokens a late machine
  * was removed; `held` waits with a name. Lease `past` was extended once and ended by itself, `early-bird` by a person
- * before its end, `now` is active, `future` has not begun. Hook `hook` takes everything.
+ * before its end, `now` is active, `future` has not begun. Hook `hook` takes everything. What was done with order `park`
+ * stands in acted.ts.
  */
 export function goodLedgers(): DraftLedgers {
   const story = new Story()
@@ -70,12 +82,14 @@ export function goodLedgers(): DraftLedgers {
   story.tell('lease/past', 40, 'lease.ending', 'TERMINATING', because('past:4'))
   story.undo('of-past', 'past-1', 40, because('past:5', 'lease_ended'))
   story.tell('lease/past', 42, 'lease.ended', 'TERMINATED', because('of-past:5'))
+  tellActed(story)
+  const more = acted(INSTALLATION)
 
   const row = { project: PROJECT, blocker: null }
   const order = (id: string, state: string, count = 1, lease_id: string | null = null) =>
-    ({ ...row, id, state, count, lease_id, partial: false, policy: 'all', at_least: null }) as const
+    ({ ...row, ...ORDER, id, state, count, lease_id, deployment_id: `of-${id}` }) as const
   const instance = (id: string, order_id: string, state: string, cloud: string | null = 'east') =>
-    ({ ...row, id, order_id, state, cloud, provider_id: cloud && `m-${id}` }) as const
+    ({ ...row, id, order_id, state, wish: 'run', cloud, provider_id: cloud && `m-${id}` }) as const
   const attempt = (order_id: string, instance_id: string, state: string, cloud = 'east', number = 1) =>
     ({ id: `a-${instance_id}-${number}`, order_id, item: instance_id, instance_id, cloud, state }) as const
   const lease = (id: string, state: string, start: number, end: number, order_id: string | null, notice?: number) => ({
@@ -122,6 +136,7 @@ export function goodLedgers(): DraftLedgers {
       entry('terminate', 'brief', 16),
       entry('extend', 'past', 24, { end_at_ms: sec(40) }),
       entry('end', 'early-bird', 25),
+      ...more.client,
     ],
     clouds: [
       {
@@ -142,6 +157,7 @@ export function goodLedgers(): DraftLedgers {
         requests: [],
         machines: [machine('m-brief-1', 'a-brief-1-2', 12, 16), machine('m-late', 'a-brief-1-1', 12.5, 13)],
       },
+      more.cloud,
     ],
     receivers: [{ hook_id: 'hook', deliveries }],
     record: {
@@ -154,6 +170,7 @@ export function goodLedgers(): DraftLedgers {
         },
         order('of-past', 'terminated', 1, 'past'),
         order('of-now', 'running', 1, 'now'),
+        { ...order('park', 'running', 2), ...more.order },
       ],
       instances: [
         instance('pair-1', 'pair', 'running'),
@@ -162,6 +179,8 @@ export function goodLedgers(): DraftLedgers {
         instance('held-1', 'held', 'pending', null),
         instance('past-1', 'of-past', 'terminated'),
         instance('now-1', 'of-now', 'running'),
+        instance('park-1', 'park', 'running', 'north'),
+        { ...instance('park-2', 'park', 'running', 'north'), provider_id: 'm-park-3' },
       ],
       attempts: [
         attempt('pair', 'pair-1', 'won'),
@@ -170,7 +189,13 @@ export function goodLedgers(): DraftLedgers {
         attempt('brief', 'brief-1', 'won', 'west', 2),
         attempt('of-past', 'past-1', 'won'),
         attempt('of-now', 'now-1', 'won'),
+        attempt('park', 'park-1', 'won', 'north'),
+        attempt('park', 'park-2', 'won', 'north'),
+        attempt('park', 'park-2', 'won', 'north', 2),
       ],
+      actions: more.actions,
+      deployment_actions: more.deployment_actions,
+      receipts: more.receipts,
       leases: [
         lease('past', 'TERMINATED', 20, 40, 'of-past', 30),
         lease('early-bird', 'TERMINATED', 21, 500, null),
@@ -189,6 +214,7 @@ export function goodLedgers(): DraftLedgers {
       clouds: [
         { name: 'east', claimed: 3 },
         { name: 'west', claimed: 0 },
+        { name: 'north', claimed: 2 },
       ],
       unseen: [],
     },

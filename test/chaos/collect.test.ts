@@ -31,7 +31,17 @@ const event = (number: number) => ({
 const LISTS: Record<string, { field: string; rows: unknown[] }> = {
   '/api/launch-orders': {
     field: 'launch_orders',
-    rows: [{ id: 'one', state: 'held', partial: false, policy: 'any', count: 1, lease_id: null, blocker: BLOCKER }],
+    rows: [
+      {
+        id: 'one',
+        state: 'held',
+        partial: false,
+        policy: 'any',
+        count: 1,
+        deployment: { id: 'fleet' },
+        blocker: BLOCKER,
+      },
+    ],
   },
   '/api/launch-orders/one/attempts': {
     field: 'attempts',
@@ -40,6 +50,39 @@ const LISTS: Record<string, { field: string; rows: unknown[] }> = {
   '/api/instances': {
     field: 'instances',
     rows: [{ id: 'instance-1', order_id: 'one', state: 'pending', cloud: null, provider_id: null, blocker: null }],
+  },
+  '/api/instances/instance-1/actions': {
+    field: 'actions',
+    rows: [
+      {
+        id: 'action-1',
+        instance_id: 'instance-1',
+        number: 1,
+        action: 'stop',
+        reboot: null,
+        state: 'failed',
+        error: {},
+        created_at: AT,
+      },
+    ],
+  },
+  '/api/deployments/fleet/actions': {
+    field: 'actions',
+    rows: [
+      {
+        id: 'action-2',
+        deployment_id: 'fleet',
+        action: 'stop',
+        wave_size: 2,
+        state: 'done',
+        counts: { done: 1 },
+        created_at: AT,
+      },
+    ],
+  },
+  '/api/launch-orders/one/receipt': {
+    field: 'receipt',
+    rows: [{ order_id: 'one', made: 1, machines: [{ cloud: 'east', provider_id: 'm', fate: 'remains' }] }],
   },
   '/api/leases': {
     field: 'leases',
@@ -71,6 +114,7 @@ beforeAll(async () => {
     if (list.field === 'hooks' && searchParams.size) throw new Error('the list of hooks takes no query')
     const from = Number(searchParams.get('after') ?? searchParams.get('cursor') ?? 0)
     const next = from + 2 < list.rows.length ? String(from + 2) : null
+    if (list.field === 'receipt') return response.end(JSON.stringify({ receipt: list.rows[0] }))
     return response.end(JSON.stringify({ [list.field]: list.rows.slice(from, from + 2), next }))
   }).listen(0, '127.0.0.1')
   await new Promise((resolve) => api.once('listening', resolve))
@@ -99,6 +143,7 @@ describe('collect', () => {
     const made = await call('POST', data, make)
     const id = String((made.machine as { id?: string } | undefined)?.id ?? made.id)
     await delay(50)
+    await call('POST', `${data}/${id}/reboot`, { kind: 'hard' })
     await call('DELETE', `${data}/${id}`, undefined)
     const other = await call('POST', data, { ...make, tags: { ...tags, holdfast_attempt: 'attempt-2' } })
     const other_id = String((other.machine as { id?: string } | undefined)?.id ?? other.id)
@@ -110,7 +155,13 @@ describe('collect', () => {
       simulated_url: simulated.url,
       cloud_names: ['east'],
       receivers: [],
-      client: [],
+      client: ['instance-1', 'fleet'].map((resource_id) => ({
+        kind: 'action',
+        resource_id,
+        sent_at_ms: 1,
+        at_ms: 2,
+        status: 202,
+      })),
     })
   })
 
@@ -137,6 +188,15 @@ describe('collect', () => {
     expect(events[0]).toMatchObject({ at_ms: Date.parse(AT), resource_id: 'one', to: 'held', project: 'red' })
   })
 
+  test('reads actions of what was acted on, and receipts', () => {
+    const { actions, deployment_actions, receipts } = ledgers.record
+    expect(actions).toMatchObject([
+      { id: 'action-1', instance_id: 'instance-1', number: 1, action: 'stop', error: '{}' },
+    ])
+    expect(deployment_actions).toMatchObject([{ deployment_id: 'fleet', wave_size: 2, counts: { done: 1 } }])
+    expect(receipts).toMatchObject([{ order_id: 'one', made: 1, machines: [{ cloud: 'east', fate: 'remains' }] }])
+  })
+
   test('names what could not be read', () => {
     expect(ledgers.record.unseen).toEqual(['clouds'])
   })
@@ -154,10 +214,20 @@ describe('collect', () => {
     expect(first!.gone_at_ms).toBeGreaterThanOrEqual(first!.delete_requested_at_ms!)
     expect(second).toMatchObject({ attempt_id: 'attempt-2', state: 'failed', gone_at_ms: null })
     expect(second!.failed_at_ms).toBeGreaterThanOrEqual(second!.running_at_ms!)
-    expect(cloud!.requests.map(({ verb, attempt_id, machine_id }) => [verb, attempt_id, machine_id])).toEqual([
-      ['create', 'attempt-1', null],
-      ['delete', null, first!.provider_id],
-      ['create', 'attempt-2', null],
+    expect(first!.states.map(({ state }) => state)).toEqual([
+      'pending',
+      'running',
+      'rebooting',
+      'terminating',
+      'terminated',
+    ])
+    expect(
+      cloud!.requests.map(({ verb, attempt_id, machine_id, reboot }) => [verb, attempt_id, machine_id, reboot]),
+    ).toEqual([
+      ['create', 'attempt-1', null, undefined],
+      ['reboot', null, first!.provider_id, 'hard'],
+      ['delete', null, first!.provider_id, undefined],
+      ['create', 'attempt-2', null, undefined],
     ])
   })
 

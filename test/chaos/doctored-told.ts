@@ -79,7 +79,7 @@ export const told: Cases = {
     'an event that the hook did not ask for': (ledgers) => {
       const [hook] = ledgers.record.hooks
       const types = ['instance.*', 'order.*', 'lease.created', 'lease.started', 'lease.updated', 'lease.ending']
-      hook!.filter = { types: [...types, 'lease.ended', 'lease.before_end'] }
+      hook!.filter = { types: [...types, 'lease.ended', 'lease.before_end', 'deployment.*'] }
     },
   },
   stuck: {

@@ -1,6 +1,7 @@
 /** The good run, doctored: each case is one violation, and the only one. */
 import type { Counter } from '../../chaos/checker/judge.ts'
 import { type Cases, type DraftLedgers, life, pick, receipt, retell, sec, tell, untell } from './builders.ts'
+import { acted } from './doctored-acted.ts'
 import { told } from './doctored-told.ts'
 
 export interface Doctored {
@@ -174,6 +175,8 @@ const done: Cases = {
   },
 }
 
-export const doctored: readonly Doctored[] = Object.entries({ ...done, ...told }).flatMap(([counter, by_name]) =>
-  Object.entries(by_name).map(([what, doctor]) => ({ counter: counter as Counter, what, doctor })),
-)
+export const doctored: readonly Doctored[] = [done, told, acted]
+  .flatMap((cases) => Object.entries(cases))
+  .flatMap(([counter, by_name]) =>
+    Object.entries(by_name).map(([what, doctor]) => ({ counter: counter as Counter, what, doctor })),
+  )

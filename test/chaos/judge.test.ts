@@ -3,6 +3,7 @@ import { COUNTERS, judge } from '../../chaos/checker/judge.ts'
 import { allowed } from './allowed.ts'
 import { goodLedgers, life, pick, receipts, sec } from './builders.ts'
 import { doctored } from './doctored.ts'
+import { allowed_acted } from './doctored-acted.ts'
 
 const OPTIONS = { settle_ms: 10_000, watch_period_ms: 5_000 }
 const CLEAN = Object.fromEntries(COUNTERS.map((counter) => [counter, 0]))
@@ -14,7 +15,7 @@ describe('a run in which everything went well', () => {
     expect(verdict.late_ms).toEqual({ p50: 200, p99: 700, max: 700 })
   })
 
-  test.each(Object.entries(allowed))('passes with %s', (_what, doctor) => {
+  test.each(Object.entries({ ...allowed, ...allowed_acted }))('passes with %s', (_what, doctor) => {
     const ledgers = goodLedgers()
     doctor(ledgers)
     expect(judge(ledgers, OPTIONS)).toMatchObject({ ...CLEAN, ok: true, violations: [] })
@@ -25,6 +26,12 @@ describe('a run in which everything went well', () => {
     const ledgers = goodLedgers()
     const { record, client } = ledgers
     for (const event of record.events) event.at_ms += ahead_ms
+    for (const action of [...record.actions, ...record.deployment_actions]) {
+      action.created_at_ms += ahead_ms
+      action.finished_at_ms! += ahead_ms
+    }
+    for (const machine of record.receipts.flatMap(({ machines }) => machines))
+      if (machine.confirmed_at_ms !== null) machine.confirmed_at_ms += ahead_ms
     for (const received of receipts(ledgers)) {
       const body = JSON.parse(received.body) as { timestamp: string }
       const timestamp = new Date(Date.parse(body.timestamp) + ahead_ms).toISOString()

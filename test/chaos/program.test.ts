@@ -50,7 +50,7 @@ describe('npm run chaos', { timeout: RUN_TIMEOUT_MS }, () => {
     const { said, ended } = start('--kills', '10', '--seed', '7', '--json')
     const code = await ended
     const summary = JSON.parse(said.stdout.trimEnd().split('\n').at(-1)!) as Record<string, number>
-    const zero = { lost: 0, twins: 0, leaked: 0, early: 0, gaps: 0, inversions: 0, phantoms: 0, stuck: 0 }
+    const zero = { lost: 0, twins: 0, leaked: 0, early: 0, gaps: 0, inversions: 0, phantoms: 0, stuck: 0, receipts: 0 }
     expect({ code, ...summary }, said.stderr).toMatchObject({ code: 0, ok: true, kills: 10, seed: 7, ...zero })
     expect(summary.late_ms).toEqual({ p50: expect.any(Number), p99: expect.any(Number), max: expect.any(Number) })
     expect(summary.recovery_ms).toMatchObject({ p50: expect.any(Number), max: expect.any(Number) })

@@ -8,6 +8,7 @@ import { historyToJSON } from '@temporalio/common/lib/proto-utils.js'
 import type { ActivityInterceptorsFactory } from '@temporalio/worker'
 import { afterAll, beforeAll, test } from 'vitest'
 import { HOUSEKEEPING, WAKE } from '../../domain/workflow-ids.ts'
+import { type ConfigFolder, openConfigFolder } from '../support/config-folder.ts'
 import { createFaults, type Injected } from '../support/faults.ts'
 import {
   actOn,
@@ -21,6 +22,8 @@ import {
 } from '../support/flow.ts'
 import { adopt, machineAt } from '../support/found-machines.ts'
 import { unique } from '../support/harness.ts'
+import { type InventoryServer, startInventory } from '../support/inventory-server.ts'
+import { openPcmClient } from '../support/pcm-client.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
 import { FOLDER, fileOf, type JsonHistory, look, WAYS } from './catalogue.ts'
@@ -55,11 +58,27 @@ const shortened: ActivityInterceptorsFactory = ({ info }) => ({
 
 const faults = createFaults()
 let world: World
+let inventory: InventoryServer
+let folder: ConfigFolder
+/** How often the inventory refuses machines of a cloud. */
+const refusals = new Map<string, number>()
 beforeAll(async () => {
   failSome('hook-sender/1', 'sendShard')
-  world = await startWorld({ worker_options: { interceptors: { activity: [faults.interceptor, shortened] } } })
+  inventory = await startInventory()
+  inventory.fault = ({ body }) => {
+    const left = refusals.get(String(body.cloud)) ?? 0
+    refusals.set(String(body.cloud), left - 1)
+    return left > 0 ? { status: 503, body: 'later' } : undefined
+  }
+  folder = await openConfigFolder({ inventory: inventory.file() })
+  const worker_options = { interceptors: { activity: [faults.interceptor, shortened] } }
+  world = await startWorld({ config_dir: folder.path, worker_options })
 })
-afterAll(() => world.close())
+afterAll(async () => {
+  await world.close()
+  await inventory.close()
+  await folder.close()
+})
 
 const wait = (what: string) => ({ what, timeout_ms: SCENE_TIMEOUT_MS, interval_ms: 50 })
 
@@ -326,6 +345,25 @@ scene('instance', 'tagged-late', async () => {
   const { instance_id } = await adopt(world, place, await machineAt(world, place, 'stranger'))
   return idIs(`instance/${instance_id}`)
 })
+
+scene('instance', 'named', async () => idIs(`instance/${await namedOutside(0)}`))
+scene('instance', 'named-late', async () => idIs(`instance/${await namedOutside(2)}`))
+scene('instance', 'recorded', async () => idIs(`instance/${await namedOutside(0)}`))
+
+/** A machine that the inventory outside names, after so many errors, and is told of. */
+async function namedOutside(errors: number): Promise<string> {
+  const place = await world.place()
+  refusals.set(place.cloud.name, errors)
+  const pcm = openPcmClient(world.h.service.url!, place.project.token)
+  const { body } = await pcm('POST', `/v2/clouds/${place.cloud.name}/instances`, { size: 'small', image: 'debian' })
+  await untilInstance(place.project.api, body.id, ['running'])
+  await waitFor(
+    () =>
+      [...inventory.records.values()].some(({ status, cloud }) => status === 'active' && cloud === place.cloud.name),
+    wait('its record to be taken'),
+  )
+  return body.id
+}
 
 scene('instance', 'failing-step', async () => {
   const place = await world.place()

@@ -154,7 +154,7 @@ async function submitLoad(round: number): Promise<void> {
     },
     async () => {
       const at = second.cloud.name
-      const credentials = [{ cloud: at, secret: 'open-sesame' }]
+      const credentials = [{ cloud: at, secret: 'sesame' }]
       const { id } = await world.order(project, { name: `switched-${round}`, count: 1, clouds: [at], credentials })
       while ((await getOrder(api, id)).state !== 'running') await delay(50)
       const [instance] = await instancesOf(api, id)

@@ -55,6 +55,7 @@ export async function endProcess(child: ChildProcess, signal: NodeJS.Signals): P
 
 export interface MachineLife {
   readonly id: string
+  readonly name: string
   readonly state: string
   readonly created_at: number
   readonly booted_at: number | null

@@ -183,6 +183,8 @@ async function openNouns(h: Harness): Promise<Record<string, number>> {
       union all select 'action ' || state from actions where state in ('queued', 'running')
       union all select 'deployment ' || kind from deployment_actions where state = 'running'
       union all select 'tagging to ' || wish from taggings
+      union all select 'entry of the inventory, ' || coalesce(error ->> 'message', 'no error')
+        from inventory join instances on instances.id = instance_id where request_id is not null and due_at is not null
       union all select 'removal of an orphan' from orphans where removal is not null and gone_at is null
       union all select 'delivery ' || deliveries.state || ', its hook ' || hooks.state || ' with its ' || owner
         from deliveries join hooks on hooks.id = hook_id where deliveries.state in ('pending', 'in_flight', 'waiting')

@@ -1,86 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { decideOrder } from '../../../domain/order/decide.ts'
-import type { AttemptView, CloudView, ItemView, OrderView } from '../../../domain/order/view.ts'
-
-const NOW = 1_000_000
-const at = new Date(NOW).toISOString()
-
-const cloud = (id: string, change: Partial<CloudView> = {}): CloudView => ({
-  id,
-  name: id,
-  enabled: true,
-  idempotency_tokens: false,
-  call_timeout_ms: 5_000,
-  boot_timeout_ms: 900_000,
-  listed_at: NOW,
-  credential: 'ok',
-  closed_realms: [],
-  free: null,
-  ...change,
-})
-
-const item = (id: string, change: Partial<ItemView> = {}): ItemView => ({
-  id,
-  state: 'queued',
-  cloud_index: 0,
-  cloud_indexes: null,
-  realm: null,
-  rounds: 0,
-  errors: {},
-  attempts: 0,
-  next_attempt_at: null,
-  last_error: null,
-  instance_id: `instance-${id}`,
-  instance_state: 'pending',
-  instance_wish: 'run',
-  restart: null,
-  open: [],
-  ...change,
-})
-
-const attempt = (id: string, change: Partial<AttemptView> = {}): AttemptView => ({
-  id,
-  number: 1,
-  cloud_id: 'east',
-  batch: 1,
-  undo_batch: null,
-  state: 'open',
-  provider_id: null,
-  sends: 0,
-  sent_at: null,
-  settle_at: null,
-  next_send_at: null,
-  error: null,
-  ...change,
-})
-
-const order = (items: ItemView[], change: Partial<OrderView> = {}): OrderView => ({
-  state: 'launching',
-  policy: 'all',
-  at_least: null,
-  settled: false,
-  wish: 'run',
-  may_delete: true,
-  deadline_at: null,
-  hold: false,
-  retry_budget: {},
-  healing: 'none',
-  healing_room: 0,
-  clouds: [cloud('east'), cloud('west')],
-  items,
-  next_batch: 7,
-  next_undo_batch: 3,
-  ...change,
-})
-
-const refused = (error_class: string) => ({ class: error_class, message: `${error_class} refused`, at })
-const running = (id: string) =>
-  item(id, {
-    state: 'running',
-    attempts: 1,
-    instance_state: 'running',
-    open: [attempt(`won-${id}`, { state: 'won', provider_id: `m-${id}` })],
-  })
+import type { ItemView, OrderView } from '../../../domain/order/view.ts'
+import { attempt, cloud, item, NOW, order, refused, running } from './builders.ts'
 
 describe('forward', () => {
   test('a new order opens one attempt an item, at its first cloud, in batches of 25', () => {
@@ -97,6 +18,44 @@ describe('forward', () => {
       { batch: 7, cloud_id: 'east', count: 25 },
       { batch: 8, cloud_id: 'east', count: 5 },
     ])
+  })
+
+  const unnamed = (change: Partial<ItemView> = {}, error: string | null = null) =>
+    item('a', { state: 'claimed', attempts: 1, naming: { error }, open: [attempt('x')], ...change })
+
+  test('without its name no cloud is called, and its place is kept', () => {
+    const decision = decideOrder(order([unnamed()], { state: 'queued' }), NOW)
+    expect(decision).toMatchObject({ state: 'queued', rule: 'naming', blocker: null, done: false, due_at: null })
+    expect([decision.create_batches, decision.open, decision.attempts]).toEqual([[], [], []])
+    const queued = decideOrder(order([unnamed({ state: 'queued', open: [] })], { state: 'queued' }), NOW)
+    expect(queued).toMatchObject({ state: 'queued', rule: 'naming', open: [] })
+  })
+
+  test('where the inventory gives no name, that is what blocks', () => {
+    const decision = decideOrder(order([unnamed({}, 'is down')], { state: 'queued' }), NOW)
+    expect(decision).toMatchObject({
+      state: 'held',
+      blocker: { code: 'name_missing', reason: 'the inventory has not named it: is down' },
+      create_batches: [],
+      due_at: NOW + 10_000,
+    })
+  })
+
+  test('with its name it is created by the attempt that kept its place', () => {
+    const decision = decideOrder(order([unnamed({ naming: null })], { state: 'queued' }), NOW)
+    expect(decision).toMatchObject({ state: 'launching', create_batches: [{ batch: 1, cloud_id: 'east', count: 1 }] })
+  })
+
+  test('withdrawn before it has a name, it is over at once', () => {
+    const ended = [
+      order([unnamed({ instance_wish: 'terminate' }, 'is down')], { state: 'held' }),
+      order([unnamed({}, 'is down')], { state: 'held', wish: 'cancel' }),
+    ].map((view) => decideOrder(view, NOW))
+    for (const decision of ended)
+      expect(decision).toMatchObject({
+        attempts: [{ id: 'x', state: 'lost', gone: true }],
+        instances: [{ to: 'terminated' }],
+      })
   })
 
   test.each(['capacity', 'quota', 'invalid', 'not_found', 'conflict'])(

@@ -1,7 +1,9 @@
 /** The fault matrix: every activity of every flow, with every kind of fault; one judge over all of it. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createActivities } from '../../../activities/index.ts'
+import { type ConfigFolder, openConfigFolder } from '../../support/config-folder.ts'
 import { createFaults, FAULT_KINDS } from '../../support/faults.ts'
+import { type InventoryServer, startInventory } from '../../support/inventory-server.ts'
 import { startWorld, type World } from '../../support/world.ts'
 import { SCENARIOS } from './scenarios.ts'
 
@@ -10,10 +12,19 @@ const SHARED = ['sendShard', 'keepHouse']
 
 const faults = createFaults()
 let world: World
+let inventory: InventoryServer
+let folder: ConfigFolder
 beforeAll(async () => {
-  world = await startWorld({ worker_options: { interceptors: { activity: [faults.interceptor] } } })
+  inventory = await startInventory()
+  folder = await openConfigFolder({ inventory: inventory.file() })
+  const worker_options = { interceptors: { activity: [faults.interceptor] } }
+  world = await startWorld({ config_dir: folder.path, worker_options })
 })
-afterAll(() => world.close())
+afterAll(async () => {
+  await world?.close()
+  await inventory?.close()
+  await folder?.close()
+})
 
 test('every activity has its cases', () => {
   const { store, hints, envelope } = world.h
@@ -31,7 +42,7 @@ test('every activity has its cases', () => {
 })
 
 describe.each(Object.entries(SCENARIOS))('%s', (_activity, scenario) => {
-  test.concurrent.each(FAULT_KINDS)('%s', async (kind) => scenario({ world, faults, kind }), 120_000)
+  test.concurrent.each(FAULT_KINDS)('%s', async (kind) => scenario({ world, inventory, faults, kind }), 120_000)
 })
 
 test('afterwards record, clouds and receivers agree', async () => {

@@ -16,11 +16,15 @@ import {
 } from '../../support/flow.ts'
 import { adopt, lifeOf, machineAt, untilTagged } from '../../support/found-machines.ts'
 import { unique } from '../../support/harness.ts'
+import type { InventoryServer } from '../../support/inventory-server.ts'
+import { openPcmClient } from '../../support/pcm-client.ts'
 import { waitFor } from '../../support/wait-for.ts'
 import type { Place, World } from '../../support/world.ts'
 
 export interface Stage {
   readonly world: World
+  /** Names what is ordered by PCM. */
+  readonly inventory: InventoryServer
   readonly faults: Faults
   readonly kind: FaultKind
 }
@@ -185,6 +189,42 @@ const tagInstance: Scenario = async (stage) => {
   injected.lift()
 }
 
+/** A machine that the inventory outside names; the cancel is its deletion. In the end its name, if it got one, is free. */
+const onEntry =
+  (activity: string): Scenario =>
+  async (stage) => {
+    const { world, inventory } = stage
+    const place = await placeOf(stage)
+    const { api, token } = place.project
+    const injected = strikeProject(stage, place, activity, (id) => terminate(stage, place, id))
+    const pcm = openPcmClient(world.h.service.url!, token)
+    const at = `/v2/clouds/${place.cloud.name}/instances`
+    const { body } = await pcm('POST', at, { size: 'small', image: 'debian' })
+    const { order_id } = await world.h.store.db
+      .selectFrom('instances')
+      .select('order_id')
+      .where('id', '=', body.id)
+      .executeTakeFirstOrThrow()
+    world.note('order', order_id, Date.now(), 202)
+    await untilBlocked(stage, injected, place, `instance/${body.id}`, 'step_failing')
+    if (!isCancel(stage.kind)) {
+      await untilInstance(api, body.id, ['running'])
+      await terminate(stage, place, body.id)
+    }
+    await untilInstance(api, body.id, ['terminated'])
+    const request_id = `pcm-${place.cloud.name}-${order_id}`
+    await waitFor(
+      async () => {
+        const name = inventory.names.get(request_id)
+        return name ? inventory.records.get(name)?.status === 'decommissioned' : activity === 'nameInstance'
+      },
+      { what: `${request_id} to be decommissioned`, timeout_ms: SETTLE_TIMEOUT_MS },
+    )
+    expect((await place.cloud.control.machines()).length).toBeLessThanOrEqual(1)
+    expect(injected.struck()).toBeGreaterThan(0)
+    injected.lift()
+  }
+
 /** A stop; its cancel is the end of the machine. A start afterwards shows that nothing was left half done. */
 const actOnInstance: Scenario = async (stage) => {
   const place = await placeOf(stage)
@@ -322,6 +362,8 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   terminateInstance: onInstance('terminateInstance'),
   actOnInstance,
   tagInstance,
+  nameInstance: onEntry('nameInstance'),
+  recordInstance: onEntry('recordInstance'),
   planDeployment,
   planLease,
   watchCloud,
