@@ -106,7 +106,8 @@ const nameOf = (request: { method: string; path: string }): string =>
   `call ${request.method} ${request.path
     .replace(/\?.*/, '')
     .replace(/[0-9a-f]{8}-[0-9a-f-]{27}|i-[0-9a-f]+/g, ':id')
-    .replace(/\/clouds\/[^/]+/, '/clouds/:cloud')}`
+    .replace(/\/clouds\/[^/]+/, '/clouds/:cloud')
+    .replace(/\/names\/[^/]+/, '/names/:name')}`
 channel('undici:request:create').subscribe((message) => {
   const { request } = message as { request: { method: string; path: string } }
   calls.set(request, nameOf(request))

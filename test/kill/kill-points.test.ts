@@ -3,21 +3,16 @@
  * The points are found by running, so a new one is visited without being listed. Each life of the service dies at the
  * first point that no life died at before, and the next goes on from there; at the end the outside checker judges.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { once } from 'node:events'
-import { glob, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { glob, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { HOUSEKEEPING } from '../../domain/workflow-ids.ts'
 import { actOnDeployment, getOrder, instancesOf } from '../support/flow.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
-import type { ChildConfiguration } from './kill-child.ts'
+import { type Lives, openLives } from './lives.ts'
 
-const CHILD = join(import.meta.dirname, 'kill-child.ts')
 const STORE = join(import.meta.dirname, '../../store')
 /** A life that passes no new point for so long is ended, and the next one has a try. */
 const POINT_TIMEOUT_MS = 60_000
@@ -36,6 +31,9 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   shiftClock: 'only tests shift the clock',
   mendClock: 'a clock set back, one transaction: test/flows/clock-back.test.ts',
   markRestored: 'the first start after a restore, one transaction: test/flows/restore.test.ts',
+  beginCall: 'an inventory outside: test/kill/inventory.test.ts',
+  storeNamed: 'an inventory outside: test/kill/inventory.test.ts',
+  storeRecorded: 'an inventory outside: test/kill/inventory.test.ts',
   ensureDefaultIdentity: 'the start without tokens: test/kill/edges.test.ts',
 }
 
@@ -44,42 +42,14 @@ let place: Place
 let second: Place
 /** Machines with our tag turn up there that nobody ordered. */
 let stray: Place['cloud']
-let folder: string
+let lives: Lives
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'holdfast-points-'))
+  lives = await openLives()
 })
 afterAll(async () => {
-  for (const { process } of lives) process.kill('SIGKILL')
+  await lives.close()
   await world?.close()
-  await rm(folder, { recursive: true, force: true })
 })
-
-const lives: Life[] = []
-
-interface Life {
-  readonly process: ChildProcess
-  readonly ended: Promise<unknown>
-}
-
-/** Starts the service as a process that dies at a point; resolves when it is ready, or dead already. */
-async function live(
-  configuration: Omit<ChildConfiguration, 'points_file' | 'workflow_bundle' | 'temporal_address'>,
-): Promise<Life> {
-  const full: ChildConfiguration = {
-    ...configuration,
-    points_file: join(folder, 'points'),
-    temporal_address: inject('temporal_address'),
-    workflow_bundle: inject('workflow_bundle'),
-  }
-  const child = spawn(process.execPath, [CHILD], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-    env: { ...process.env, KILL_CHILD: JSON.stringify(full) },
-  })
-  const life = { process: child, ended: once(child, 'exit') }
-  lives.push(life)
-  await Promise.race([once(createInterface(child.stdout!), 'line'), life.ended])
-  return life
-}
 
 /** Functions of the store that commit, read from its code: one that no life passes fails the test. */
 async function sitesInCode(): Promise<string[]> {
@@ -91,9 +61,6 @@ async function sitesInCode(): Promise<string[]> {
     .flatMap((part) => /^(?:export )?(?:async )?function (\w+)/.exec(part)?.[1] ?? [])
     .filter((name) => name !== 'write')
 }
-
-const points = async (): Promise<string[]> =>
-  (await readFile(join(folder, 'points'), 'utf8').catch(() => '')).split('\n').filter(Boolean)
 
 /** A job under which the process may die; what it was about is then unknown, as for any client. */
 async function tolerant(job: () => Promise<unknown>): Promise<void> {
@@ -216,23 +183,22 @@ test('killed at every point, nothing is lost, doubled or left behind', async () 
   }
 
   // A life without a kill shows which points there are.
-  const first = await live({ ...base, die_at: [] })
+  const first = await lives.begin({ ...base, die_at: [] })
   await submitLoad(0)
   await world.untilQuiet()
   first.process.kill('SIGTERM')
   await first.ended
-  const found = new Set(await points())
+  const found = new Set(await lives.points())
 
   const died_at = new Set<string>()
   for (let round = 1, silent = 0; silent < SILENT_LIVES_MAX; round++) {
-    await writeFile(join(folder, 'points'), '')
-    const life = await live({ ...base, die_at: [...found].filter((point) => !died_at.has(point)) })
+    const life = await lives.begin({ ...base, die_at: [...found].filter((point) => !died_at.has(point)) })
     const load = submitLoad(round)
     const died = await Promise.race([life.ended.then(() => true), delay(POINT_TIMEOUT_MS, false)])
     if (!died) life.process.kill('SIGKILL')
     await life.ended
     await load
-    const passed = await points()
+    const passed = await lives.points()
     for (const point of passed) found.add(point)
     silent = died ? 0 : silent + 1
     if (died) died_at.add(passed.at(-1)!)

@@ -11,6 +11,7 @@ export interface ChildService {
   readonly workflow_bundle: string
   readonly master_key: string
   readonly port: number
+  readonly config_dir?: string
 }
 
 /** Starts it, and resolves when its worker polls. */
@@ -31,6 +32,7 @@ export async function startChildService(configuration: ChildService): Promise<Se
     envelope: createEnvelope({ current: { id: 'test', key: Buffer.from(configuration.master_key, 'base64') } }),
     log: pino({ level: process.env.HOLDFAST_TEST_LOG ?? 'silent' }, pino.destination(2)),
     workflow_bundle: { codePath: configuration.workflow_bundle },
+    config_dir: configuration.config_dir,
   })
   await service.engine!.ready
   // Whoever started it may be killed itself: without them it has no business.
