@@ -10,7 +10,7 @@ import type { AttemptError, Cause } from '../domain/record.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { releaseClaims } from './claims.ts'
 import { refuseCredential } from './credentials.ts'
-import { leave, type Store, type Trx, write } from './database.ts'
+import { leave, realNow, type Store, type Trx, write } from './database.ts'
 import { changeInstances, type InstanceChange, tellInstance } from './instances.ts'
 import { countedError } from './item-errors.ts'
 import { wake } from './outbox.ts'
@@ -58,9 +58,11 @@ export function markSent(store: Store, order_id: string, batch: number, traits: 
         update launch_attempts set state = 'unknown' where not ${traits.idempotency_tokens}::boolean
           and order_id = ${order_id} and batch = ${batch} and state = 'sent')
       update launch_attempts set state = 'sent', sends = sends + 1, sent_at = clock_timestamp(), next_send_at = null,
-        settle_at = clock_timestamp() + ${traits.call_timeout_ms + traits.settle_ms} * interval '1 ms'
+        settle_at = clock_timestamp() + ${traits.call_timeout_ms + traits.settle_ms} * interval '1 ms',
+        error = case due.state when 'sent' then jsonb_build_object('class', 'lost_reply', 'at', now(),
+          'message', 'it was sent, and what the cloud answered was lost') else error end
       from (
-        select attempt.id, instance.name, instance.size, instance.image, instance.spec, instance.extra, instance.sealed_user_data,
+        select attempt.id, attempt.state, instance.name, instance.size, instance.image, instance.spec, instance.extra, instance.sealed_user_data,
           (select public_key from ssh_keys where ssh_keys.instance_id = instance.id)
         from launch_attempts attempt join instances instance on instance.id = attempt.instance_id
         where attempt.order_id = ${order_id} and attempt.batch = ${batch} and attempt.state = any(${resendable}::text[])
@@ -148,17 +150,23 @@ export async function lockAttempts(trx: Trx, attempt_ids: readonly string[]) {
 async function storeError(trx: Trx, attempt: AttemptRow, error: NonNullable<SendOutcome['error']>): Promise<void> {
   const { retry_after_ms, ...kept } = error
   const backoff_ms = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.max(0, attempt.sends - 1))
-  const next =
-    error.class === 'throttled' || error.class === 'unavailable'
-      ? { state: 'open' as const, wait_ms: retry_after_ms ?? backoff_ms }
-      : error.class === 'lost_reply'
-        ? { state: 'unknown' as const, wait_ms: backoff_ms }
+  const passes = error.class === 'throttled' || error.class === 'unavailable'
+  // What this send is answered says nothing of one before it that was not: that one may have made a machine.
+  const in_doubt = attempt.error?.class === 'lost_reply'
+  const silence_ms = Math.max(backoff_ms, (attempt.settle_at?.getTime() ?? 0) - (await realNow(trx)).getTime())
+  const next = passes
+    ? { state: in_doubt ? ('unknown' as const) : ('open' as const), wait_ms: retry_after_ms ?? backoff_ms }
+    : error.class === 'lost_reply'
+      ? { state: 'unknown' as const, wait_ms: backoff_ms }
+      : in_doubt
+        ? { state: 'unknown' as const, wait_ms: silence_ms }
         : { state: 'lost' as const, wait_ms: null }
   await trx
     .updateTable('launch_attempts')
     .set({
       state: next.state,
-      error: JSON.stringify(kept),
+      // A refusal counts when it comes again after the silence; until then nothing but the doubt does.
+      error: JSON.stringify(in_doubt && passes ? attempt.error : kept),
       answered_at: sql<Date>`clock_timestamp()`,
       next_send_at: next.wait_ms === null ? null : sql<Date>`clock_timestamp() + ${next.wait_ms} * interval '1 ms'`,
       gone_at: next.state === 'lost' ? sql<Date>`record_now()` : null,

@@ -30,6 +30,7 @@ export function markSent(world: World, order: OrderRow, batch: number): { attemp
     if (attempt.next_send_at !== null && attempt.next_send_at > world.now) continue
     if (attempt.item.instance.wish === 'terminate') continue
     tell(world, { act: 'sent', attempt, was, due_at: attempt.next_send_at })
+    if (was === 'sent') attempt.error = silence(world)
     attempt.sends++
     attempt.sent_at = world.now
     attempt.next_send_at = null
@@ -40,6 +41,12 @@ export function markSent(world: World, order: OrderRow, batch: number): { attemp
   if (first) hintWatch(world, first.cloud)
   return sent
 }
+
+const silence = ({ now }: World) => ({
+  class: 'lost_reply',
+  message: 'its answer was lost',
+  at: new Date(now).toISOString(),
+})
 
 export interface SendOutcome {
   readonly attempt: AttemptRow
@@ -61,11 +68,16 @@ export function storeOutcome(world: World, order: OrderRow, outcome: SendOutcome
 function storeError(world: World, attempt: AttemptRow, error: NonNullable<SendOutcome['error']>): void {
   const backoff_ms = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.max(0, attempt.sends - 1))
   const kept = { class: error.class, message: `${error.class} said`, at: new Date(world.now).toISOString() }
-  attempt.error = kept
+  const passes = error.class === 'throttled' || error.class === 'unavailable'
+  const in_doubt = attempt.error?.class === 'lost_reply'
+  if (!(in_doubt && passes)) attempt.error = kept
   world.say(attempt.id, `answered ${error.class}`)
-  if (error.class === 'throttled' || error.class === 'unavailable') {
+  if (passes) {
     attempt.next_send_at = world.now + (error.retry_after_ms ?? backoff_ms)
-    changeAttempt(world, attempt, 'open')
+    changeAttempt(world, attempt, in_doubt ? 'unknown' : 'open')
+  } else if (in_doubt && error.class !== 'lost_reply') {
+    attempt.next_send_at = Math.max(world.now + backoff_ms, attempt.settle_at ?? 0)
+    changeAttempt(world, attempt, 'unknown')
   } else if (error.class === 'lost_reply') {
     attempt.next_send_at = world.now + backoff_ms
     changeAttempt(world, attempt, 'unknown')
