@@ -103,9 +103,14 @@ function refusingClouds(view: OrderView, now: number): Set<string> {
 /** An item that goes on to another cloud keeps its error, which from then on names the cloud that it came from. */
 function errorOf(view: OrderView, item: ItemView, index: number): { error?: AttemptError } {
   const { last_error, cloud_index } = item
-  const cloud = cloudsOf(view, item)[cloud_index]?.name
-  if (!last_error || index === cloud_index || last_error.evidence?.cloud) return {}
-  return { error: { ...last_error, evidence: { ...last_error.evidence, cloud } } }
+  if (!last_error || index === cloud_index) return {}
+  return { error: named(view, item, last_error) }
+}
+
+/** An error that names the cloud it came from; it may be kept while its item is another's. */
+function named(view: OrderView, item: ItemView, error: AttemptError): AttemptError {
+  if (error.evidence?.cloud) return error
+  return { ...error, evidence: { ...error.evidence, cloud: cloudsOf(view, item)[item.cloud_index]?.name } }
 }
 
 /** The cloud for the next attempt; `none`: all were tried; `wait`: our own allocation is full. */
@@ -171,7 +176,7 @@ function failOrWait(notes: Notes, item: ItemView, error: AttemptError | null): v
     cloud_index: 0,
     rounds: item.rounds + 1,
     next_attempt_at: at,
-    error: final && !view.hold ? null : error,
+    error: final && !view.hold ? null : error && named(view, item, error),
   })
   notes.due.push(at)
   waitForRound(notes, item, error, at)

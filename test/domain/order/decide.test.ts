@@ -321,6 +321,14 @@ test('an order that holds is not failed by refusals: it says who refuses, and tr
   expect(decision.items).toMatchObject([{ state: 'queued', cloud_index: 0, error: { class: 'capacity' } }])
 })
 
+test('a round of an order that holds begins at its first cloud, though the last has refused a moment ago', () => {
+  const refused_by_last = item('a', { attempts: 2, cloud_index: 1, last_error: refused('capacity') })
+  const [waits] = decideOrder(order([refused_by_last], { hold: true }), NOW).items
+  const due = item('a', { attempts: 2, cloud_index: 0, last_error: waits!.error!, next_attempt_at: NOW })
+  const decision = decideOrder(order([due], { hold: true }), NOW)
+  expect(decision.open).toMatchObject([{ cloud_id: 'east' }])
+})
+
 describe('healing', () => {
   const won = (id: string) => attempt(`won-${id}`, { state: 'won', provider_id: `m-${id}` })
   const ran = (id: string, change: Partial<ItemView>) => item(id, { state: 'running', attempts: 1, ...change })
