@@ -17,8 +17,7 @@ export function judgeActions(dossier: Dossier): void {
     judgeEnds(dossier, instance_id, actions)
   }
   for (const [instance_id, machines] of dossier.machines_of)
-    if (instance_id)
-      for (const machine of machines) judgeCalls(dossier, dossier.actions_of.get(instance_id) ?? [], machine)
+    if (instance_id) for (const machine of machines) judgeCalls(dossier, instance_id, machine)
 }
 
 const nameOf = ({ id, number, action, instance_id }: ActionRow): string =>
@@ -136,9 +135,12 @@ function judgeEnds(dossier: Dossier, instance_id: string, actions: readonly Acti
   })
 }
 
-/** Every call that switches a machine is for an action whose turn it is. */
-function judgeCalls(dossier: Dossier, actions: readonly ActionRow[], machine: Machine): void {
+/** Every call that switches a machine is for an action whose turn it is; what was done before it was ours is nobody's. */
+function judgeCalls(dossier: Dossier, instance_id: string, machine: Machine): void {
+  const actions = dossier.actions_of.get(instance_id) ?? []
+  const ours_ms = (dossier.instances.get(instance_id)?.created_at_ms ?? 0) - dossier.clock_offset_ms
   for (const call of powerCalls(machine)) {
+    if (call.at_ms < ours_ms) continue
     const asked = actions.filter((action) => {
       const [from_ms, to_ms] = windowOf(dossier, action)
       // What was on its way when it was superseded may yet arrive.

@@ -154,6 +154,7 @@ export interface InstanceRow {
   readonly order_id: string | null
   readonly state: string
   readonly wish: string
+  readonly created_at_ms: number
   /** Name of the cloud of the machine bound to it. */
   readonly cloud: string | null
   readonly provider_id: string | null

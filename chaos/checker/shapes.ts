@@ -101,6 +101,7 @@ export const toInstance = (row: Json, project: string): InstanceRow => ({
   order_id: textOrNull(row.order_id),
   state: text(row.state),
   wish: text(row.wish),
+  created_at_ms: moment(row.created_at),
   cloud: textOrNull(row.cloud),
   provider_id: textOrNull(row.provider_id),
   blocker: blocker(row.blocker),

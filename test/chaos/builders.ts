@@ -89,7 +89,16 @@ export function goodLedgers(): DraftLedgers {
   const order = (id: string, state: string, count = 1, lease_id: string | null = null) =>
     ({ ...row, ...ORDER, id, state, count, lease_id, deployment_id: `of-${id}` }) as const
   const instance = (id: string, order_id: string, state: string, cloud: string | null = 'east') =>
-    ({ ...row, id, order_id, state, wish: 'run', cloud, provider_id: cloud && `m-${id}` }) as const
+    ({
+      ...row,
+      id,
+      order_id,
+      state,
+      wish: 'run',
+      created_at_ms: sec(1),
+      cloud,
+      provider_id: cloud && `m-${id}`,
+    }) as const
   const attempt = (order_id: string, instance_id: string, state: string, cloud = 'east', number = 1) =>
     ({ id: `a-${instance_id}-${number}`, order_id, item: instance_id, instance_id, cloud, state }) as const
   const lease = (id: string, state: string, start: number, end: number, order_id: string | null, notice?: number) => ({

@@ -62,7 +62,7 @@ let told: string | undefined
 function lines(): string {
   if (told !== undefined) return told
   const all: string[] = []
-  for (let seed = 1; seed <= 8; seed++) runSeed({ seed, years: 1, trace: ({ what }) => all.push(what) })
+  for (let seed = 1; seed <= 10; seed++) runSeed({ seed, years: 1, trace: ({ what }) => all.push(what) })
   told = all.join('\n')
   return told
 }
