@@ -22,8 +22,7 @@ export function listMade(db: Kysely<Tables>, order_id: string) {
       'clouds.name as cloud',
       'instances.wish as instance_wish',
       sql<Fate>`case when launch_attempts.released_at is not null then 'released'
-        when launch_attempts.gone_at is null then 'remains'
-        when instances.state = 'missing' and launch_attempts.state = 'won' then 'vanished' else 'deleted' end`.as(
+        when launch_attempts.gone_at is null then 'remains' when launch_attempts.vanished then 'vanished' else 'deleted' end`.as(
         'fate',
       ),
     ])

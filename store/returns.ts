@@ -57,7 +57,7 @@ export function takeBack(store: Store, cloud: CloudRow, returned: Returned, seen
       attempt.state === 'won' && instance.state === 'missing' && instance.provider_id === machine.provider_id
     await trx
       .updateTable('launch_attempts')
-      .set({ gone_at: null, next_send_at: null, state: serves ? 'won' : 'surplus' })
+      .set({ gone_at: null, vanished: false, next_send_at: null, state: serves ? 'won' : 'surplus' })
       .where('id', '=', attempt_id)
       .execute()
     const cause: Cause = {

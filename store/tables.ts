@@ -397,6 +397,7 @@ export interface LaunchAttemptsTable {
   error: JsonNull<AttemptError>
   created_at: Generated<Date>
   gone_at: Date | null
+  vanished: Generated<boolean>
   released_at: Date | null
 }
 

@@ -302,7 +302,7 @@ export async function markMissing(
     if (gone.length) {
       await trx
         .updateTable('launch_attempts')
-        .set({ gone_at: sql<Date>`record_now()` })
+        .set({ gone_at: sql<Date>`record_now()`, vanished: true })
         .where('id', 'in', gone)
         .execute()
       await releaseClaims(trx, gone)

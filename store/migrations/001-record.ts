@@ -601,6 +601,7 @@ create table launch_attempts (
   error jsonb, -- {class, message, evidence, at}
   created_at timestamptz not null default record_now(),
   gone_at timestamptz, -- its machine, if there was one, is confirmed gone, or was released
+  vanished boolean not null default false, -- its machine is gone, and nobody had it deleted
   released_at timestamptz, -- a person let its machine go: it lives on and is not ours
   unique (item_id, number)
 );

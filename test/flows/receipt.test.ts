@@ -58,6 +58,9 @@ test('of an order that runs, lost one, and was ended', async () => {
   const over = await receiptOf(place, id)
   expect(over).toMatchObject({ complete: true, made: 3, undone: 3, remaining: 0, unknown: 0 })
   expect(over.machines.every(({ confirmed_at }) => confirmed_at !== null)).toBe(true)
+  // What vanished did so, whatever was ended afterwards.
+  for (const { provider_id, fate } of over.machines)
+    expect(fate).toBe(provider_id === lost!.provider_id ? 'vanished' : 'deleted')
   await agrees(place, over)
 }, 120_000)
 
