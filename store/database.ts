@@ -74,7 +74,7 @@ export function openStore(
 }
 
 /** Longer statements come in too many lengths to be kept. */
-const PREPARED_PARAMETERS_MAX = 40
+const PREPARED_PARAMETERS_MAX = 50
 /** feature_not_supported: a migration changed what a prepared statement gives. */
 const OUTDATED_PLAN = '0A000'
 

@@ -2,6 +2,8 @@ import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { isAway, leave, openStore, type Store, write } from '../../store/database.ts'
 import { within } from '../../store/idempotency.ts'
+import { acceptOrder } from '../../store/orders.ts'
+import { ensureDefaultIdentity } from '../../store/projects.ts'
 import { type FreshStore, freshStore } from '../support/database.ts'
 
 let fresh: FreshStore
@@ -26,6 +28,25 @@ test('a statement that a migration outdated is away once, and works on the next 
   await expect(read()).rejects.toSatisfy(isAway)
   expect((await read()).rows).toEqual([{ id: 1, name: null }])
   expect(await pid()).not.toBe(before)
+})
+
+test('an order is accepted by a statement that is prepared: planning it anew costs more than the rest', async () => {
+  const { project_id, user_id } = await ensureDefaultIdentity(store)
+  const order = {
+    name: 'o',
+    count: 1,
+    policy: 'all',
+    cloud_ids: [],
+    size: 's',
+    image: 'i',
+    sealed_user_data: null,
+  } as const
+  await acceptOrder(store, { project_id, user_id, request_id: 'req_test' }, order, null)
+  const { rows } = await sql<{ count: number }>`
+    select count(*)::int as count from pg_prepared_statements where statement like '%insert into launch_orders%'`.execute(
+    store.db,
+  )
+  expect(rows[0]!.count).toBe(1)
 })
 
 test('what a change leaves for others is told after the commit, also from inside another transaction of ours', async () => {
