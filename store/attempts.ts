@@ -2,15 +2,14 @@
  * Launch attempts: what was sent to a cloud, and what is known of it. An attempt is committed before it is sent; its id
  * is tag and idempotency token. Locks: order, attempt, instance.
  */
-
-import { type Kysely, sql } from 'kysely'
+import { type Kysely, type RawBuilder, sql } from 'kysely'
 import type { Extra, InstanceSpec } from '../domain/launch-order.ts'
 import type { Machine } from '../domain/machine.ts'
 import type { AttemptError, Cause } from '../domain/record.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { releaseClaims } from './claims.ts'
 import { refuseCredential } from './credentials.ts'
-import { leave, realNow, type Store, type Trx, write } from './database.ts'
+import { leave, type Store, type Trx, write } from './database.ts'
 import { changeInstances, type InstanceChange, tellInstance } from './instances.ts'
 import { countedError } from './item-errors.ts'
 import { wake } from './outbox.ts'
@@ -147,28 +146,36 @@ export async function lockAttempts(trx: Trx, attempt_ids: readonly string[]) {
   return new Map(rows.map((row) => [row.id, row]))
 }
 
-async function storeError(trx: Trx, attempt: AttemptRow, error: NonNullable<SendOutcome['error']>): Promise<void> {
-  const { retry_after_ms, ...kept } = error
+interface NextSend {
+  readonly state: 'open' | 'unknown' | 'lost'
+  readonly at: RawBuilder<Date> | null
+}
+
+/** What an error leaves of an attempt, and when it is sent again; null: it is not. */
+function nextSend(attempt: AttemptRow, error: NonNullable<SendOutcome['error']>, in_doubt: boolean): NextSend {
   const backoff_ms = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.max(0, attempt.sends - 1))
-  const passes = error.class === 'throttled' || error.class === 'unavailable'
+  const again = sql<Date>`clock_timestamp() + ${error.retry_after_ms ?? backoff_ms} * interval '1 ms'`
+  if (passes(error)) return { state: in_doubt ? 'unknown' : 'open', at: again }
+  if (error.class === 'lost_reply') return { state: 'unknown', at: again }
+  // A refusal counts when it comes again after the silence.
+  if (in_doubt) return { state: 'unknown', at: sql<Date>`greatest(settle_at, ${again})` }
+  return { state: 'lost', at: null }
+}
+
+const passes = (error: AttemptError): boolean => error.class === 'throttled' || error.class === 'unavailable'
+
+async function storeError(trx: Trx, attempt: AttemptRow, error: NonNullable<SendOutcome['error']>): Promise<void> {
+  const { retry_after_ms: _, ...kept } = error
   // What this send is answered says nothing of one before it that was not: that one may have made a machine.
   const in_doubt = attempt.error?.class === 'lost_reply'
-  const silence_ms = Math.max(backoff_ms, (attempt.settle_at?.getTime() ?? 0) - (await realNow(trx)).getTime())
-  const next = passes
-    ? { state: in_doubt ? ('unknown' as const) : ('open' as const), wait_ms: retry_after_ms ?? backoff_ms }
-    : error.class === 'lost_reply'
-      ? { state: 'unknown' as const, wait_ms: backoff_ms }
-      : in_doubt
-        ? { state: 'unknown' as const, wait_ms: silence_ms }
-        : { state: 'lost' as const, wait_ms: null }
+  const next = nextSend(attempt, error, in_doubt)
   await trx
     .updateTable('launch_attempts')
     .set({
       state: next.state,
-      // A refusal counts when it comes again after the silence; until then nothing but the doubt does.
-      error: JSON.stringify(in_doubt && passes ? attempt.error : kept),
+      error: JSON.stringify(in_doubt && passes(error) ? attempt.error : kept),
       answered_at: sql<Date>`clock_timestamp()`,
-      next_send_at: next.wait_ms === null ? null : sql<Date>`clock_timestamp() + ${next.wait_ms} * interval '1 ms'`,
+      next_send_at: next.at,
       gone_at: next.state === 'lost' ? sql<Date>`record_now()` : null,
     })
     .where('id', '=', attempt.id)

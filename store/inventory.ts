@@ -73,20 +73,23 @@ export function takenMeanwhile(error: unknown): never {
   throw error
 }
 
+/** What a record tells of the machine of an entry. */
+export const MACHINE = [
+  'instances.state',
+  'instances.size',
+  'instances.image',
+  'instances.provider_id',
+  'instances.public_addresses',
+  'instances.private_addresses',
+] as const
+
 /** The record of a name; undefined: it was never given in this project. */
 export function findByName(db: Kysely<Tables>, project_id: string, name: string) {
   return db
     .selectFrom('inventory')
     .innerJoin('instances', 'instances.id', 'inventory.instance_id')
     .selectAll('inventory')
-    .select([
-      'instances.state',
-      'instances.size',
-      'instances.image',
-      'instances.provider_id',
-      'instances.public_addresses',
-      'instances.private_addresses',
-    ])
+    .select(MACHINE)
     .where('inventory.project_id', '=', project_id)
     .where('inventory.name', '=', name)
     .executeTakeFirst()

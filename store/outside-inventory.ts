@@ -21,7 +21,7 @@ import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { leave, type Store, type Trx, write } from './database.ts'
 import { type Envelope, openedOrNull } from './envelope.ts'
 import { lookAgain, tellInstance } from './instances.ts'
-import { takenMeanwhile } from './inventory.ts'
+import { MACHINE, takenMeanwhile } from './inventory.ts'
 import { wake } from './outbox.ts'
 import type { InstancesTable, InventoryTable } from './tables.ts'
 
@@ -112,13 +112,8 @@ const lockEntry = (trx: Trx, instance_id: string): Promise<EntryRow | undefined>
     .innerJoin('instances', 'instances.id', 'inventory.instance_id')
     .selectAll('inventory')
     .select([
+      ...MACHINE,
       'instances.order_id',
-      'instances.state',
-      'instances.size',
-      'instances.image',
-      'instances.provider_id',
-      'instances.public_addresses',
-      'instances.private_addresses',
       'instances.wish_event',
       sql<boolean>`exists (select from inventory_account)`.as('has_account'),
     ])

@@ -1,8 +1,9 @@
 /** Launch orders and their attempts as the native wire shows them. */
 import { z } from '@hono/zod-openapi'
-import { HEALINGS, PLACEMENTS, RETRY_CLASSES } from '../../domain/launch-order.ts'
+import { HEALINGS, PLACEMENTS } from '../../domain/launch-order.ts'
 import type { listAttempts, ShownOrder } from '../../store/order-list.ts'
 import { BlockerOut, ErrorOut, iso, isoOrNull, MomentOut } from '../schemas.ts'
+import { RetryBudget } from './order-input.ts'
 
 export const ORDER_STATES = [
   'queued',
@@ -40,7 +41,7 @@ export const LaunchOrder = z
     deadline_at: MomentOut.nullable(),
     hold: z.boolean(),
     placement: z.enum(PLACEMENTS),
-    retry_budget: z.partialRecord(z.enum(RETRY_CLASSES), z.int()),
+    retry_budget: RetryBudget,
     healing: z.enum(HEALINGS),
     healing_max: z.int().nullable(),
     wish: z.enum(['run', 'withdraw', 'cancel', 'terminate']).openapi({

@@ -92,7 +92,7 @@ function awaitStart(notes: Notes, item: ItemView, winner: AttemptView): void {
   if (now - since >= SLOW_START_MS)
     notes.blockers.push({
       code: 'machine_starting',
-      reason: `a machine at cloud ${cloud.name} starts since ${new Date(since).toISOString()}; then another is made`,
+      reason: `a machine at cloud ${cloud.name} has been starting since ${new Date(since).toISOString()}; if it never does, another is made`,
       next_try_at: give_up_at,
     })
 }

@@ -11,7 +11,7 @@ import { type InventoryServer, startInventory } from '../support/inventory-serve
 import { openPcmClient } from '../support/pcm-client.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
-import { type Lives, openLives } from './lives.ts'
+import { type Lives, openLives, untilTrue } from './lives.ts'
 
 /** What a machine's name passes on its way. */
 const OURS = /outside-inventory|acceptPcmInstance|askForName|\/inventory\//
@@ -43,10 +43,10 @@ async function submit(): Promise<void> {
   const pcm = openPcmClient(world.h.service.url!, place.project.token)
   const at = `/v2/clouds/${place.cloud.name}/instances`
   const { body } = await pcm('POST', at, { size: 'small', image: 'debian' })
-  // Not `waitFor`, which would go on asking a process that died.
-  while ((await pcm('GET', `${at}/${body.id}`)).body.status !== 'active') await delay(50)
-  while (![...inventory.records.values()].some(({ serial_number, status }) => serial_number && status === 'active'))
-    await delay(50)
+  const statusOf = async () => (await pcm('GET', `${at}/${body.id}`)).body.status
+  const isRecorded = () =>
+    [...inventory.records.values()].some(({ serial_number, status }) => serial_number && status === 'active')
+  await untilTrue(async () => (await statusOf()) === 'active' && isRecorded())
   const sent_at_ms = Date.now()
   let status: number | null = null
   try {
@@ -54,7 +54,7 @@ async function submit(): Promise<void> {
   } finally {
     world.note('terminate', body.id, sent_at_ms, status)
   }
-  while ((await pcm('GET', `${at}/${body.id}`)).body.status !== 'terminated') await delay(50)
+  await untilTrue(async () => (await statusOf()) === 'terminated')
 }
 
 /** Ordered machines, with what the inventory has of them. */

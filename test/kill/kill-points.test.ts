@@ -11,7 +11,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { HOUSEKEEPING } from '../../domain/workflow-ids.ts'
 import { actOnDeployment, getOrder, instancesOf } from '../support/flow.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
-import { type Lives, openLives } from './lives.ts'
+import { type Lives, openLives, untilTrue } from './lives.ts'
 
 const STORE = join(import.meta.dirname, '../../store')
 /** A life that passes no new point for so long is ended, and the next one has a try. */
@@ -89,6 +89,7 @@ async function submitLoad(round: number): Promise<void> {
   const { project } = place
   const { api } = project
   const clouds = [place.cloud.name, second.cloud.name]
+  const untilRunning = (id: string) => untilTrue(async () => (await getOrder(api, id)).state === 'running')
   const jobs: (() => Promise<unknown>)[] = [
     async () => {
       const order = await world.order(project, { name: `fail-over-${round}`, count: 3, clouds })
@@ -114,8 +115,7 @@ async function submitLoad(round: number): Promise<void> {
     },
     async () => {
       const { id } = await world.order(project, { name: `vanishing-${round}`, count: 1, clouds: [second.cloud.name] })
-      // Not `waitFor`, which would go on asking a process that died.
-      while ((await getOrder(api, id)).state !== 'running') await delay(50)
+      await untilRunning(id)
       const [instance] = await instancesOf(api, id)
       await second.cloud.control.fate(instance!.provider_id!, 'vanish')
     },
@@ -123,7 +123,7 @@ async function submitLoad(round: number): Promise<void> {
       const at = second.cloud.name
       const credentials = [{ cloud: at, secret: 'sesame' }]
       const { id } = await world.order(project, { name: `switched-${round}`, count: 1, clouds: [at], credentials })
-      while ((await getOrder(api, id)).state !== 'running') await delay(50)
+      await untilRunning(id)
       const [instance] = await instancesOf(api, id)
       for (const action of ['stop', 'start', 'reboot'])
         await api.post(`/api/instances/${instance!.id}/actions`, { action })
@@ -131,7 +131,7 @@ async function submitLoad(round: number): Promise<void> {
     async () => {
       const order = { name: `restarted-${round}`, count: 2, clouds: [second.cloud.name] }
       const { id, deployment } = await world.order(project, order)
-      while ((await getOrder(api, id)).state !== 'running') await delay(50)
+      await untilRunning(id)
       await actOnDeployment(api, deployment.id, { action: 'restart', wave_size: 1 })
       const path = `/api/deployments/${deployment.id}/actions`
       await world.change(project, 'terminate', id, 'POST', path, { action: 'terminate' })
@@ -141,7 +141,7 @@ async function submitLoad(round: number): Promise<void> {
       const { operator } = world.h
       const path = `/api/clouds/${stray.name}`
       await operator.patch(path, { priority: round + 1 }) // is looked at again
-      while (!(await isOrphan(removed!)) || !(await isOrphan(vanishing!))) await delay(50)
+      await untilTrue(async () => (await isOrphan(removed!)) && (await isOrphan(vanishing!)))
       await operator.delete(`${path}/orphans/${removed}`)
       await stray.control.fate(vanishing!, 'vanish')
       const adopt = `${path}/machines/${adopted}/adopt`

@@ -5,6 +5,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
 import { inject } from 'vitest'
 import type { ChildConfiguration } from './kill-child.ts'
 
@@ -21,6 +22,11 @@ export interface Lives {
   /** The points that the last one passed. */
   points(): Promise<string[]>
   close(): Promise<void>
+}
+
+/** Waits until it is so, as long as whoever is asked lives: `waitFor` would go on asking a process that died. */
+export async function untilTrue(ask: () => Promise<boolean>): Promise<void> {
+  while (!(await ask())) await delay(50)
 }
 
 export async function openLives(): Promise<Lives> {
