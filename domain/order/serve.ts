@@ -9,6 +9,8 @@ import type { AttemptView, CloudView, ItemView } from './view.ts'
 const UNREACHABLE_SENDS_MAX = 3
 /** While machines start, the sight of their cloud is checked this often. */
 const SIGHT_CHECK_MS = 10_000
+/** An attempt that has settled waits for the next list of its cloud, and looks for it this often. */
+const LIST_CHECK_MS = 1_000
 /** A machine that takes longer to start than this is named as what its order waits for. */
 const SLOW_START_MS = 30_000
 /** While a name is missing, what is in its way is told as it is by now this often. */
@@ -164,8 +166,10 @@ function followAttempt(notes: Notes, item: ItemView, attempt: AttemptView): bool
         else addCreate(notes, attempt)
         return true
       }
-      if (settle_at > now) {
-        block(notes, attempt, cloud, settle_at)
+      // Nobody looked since it settled, as after an outage of ours: its machine may be there. A cloud that is away proves nothing.
+      const is_unseen = cloud.listed_at !== null && cloud.listed_at < settle_at
+      if (settle_at > now || is_unseen) {
+        block(notes, attempt, cloud, settle_at > now ? settle_at : now + LIST_CHECK_MS)
         return true
       }
       notes.attempts.push({

@@ -133,7 +133,7 @@ export const INVARIANTS = {
       const asks = { attempts, undo, instances, open: forgets ? [] : again.open }
       for (const [what, list] of Object.entries(asks))
         if (list.length) against(order.id, `asks for ${what} twice: ${JSON.stringify(list[0])}`)
-      if (again.state !== decision.state && !forgets)
+      if (again.state !== decision.state && !(forgets && again.open.length))
         against(order.id, `is ${decision.state}, and ${again.state} when decided once more`)
       const keys = new Set(decision.create_batches.map(({ batch }) => batch))
       if (!again.open.length && again.create_batches.some(({ batch }) => !keys.has(batch)))

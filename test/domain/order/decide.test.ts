@@ -124,6 +124,21 @@ describe('forward', () => {
     expect(decision.open).toMatchObject([{ item_id: 'a', number: 2 }])
   })
 
+  test('what settled while nobody looked waits for the next list; a cloud that is away is not waited for', () => {
+    const unknown = attempt('x', { state: 'unknown', sends: 1, settle_at: NOW - 500 })
+    const settled = [item('a', { state: 'creating', attempts: 1, open: [unknown] })]
+    const listed = (listed_at: number | null) =>
+      decideOrder(order(settled, { clouds: [cloud('east', { listed_at }), cloud('west')] }), NOW)
+    expect(listed(NOW - 501)).toMatchObject({
+      attempts: [],
+      open: [],
+      due_at: NOW + 1_000,
+      blocker: { code: 'create_unanswered' },
+    })
+    for (const listed_at of [NOW - 500, null])
+      expect(listed(listed_at).attempts).toMatchObject([{ id: 'x', state: 'lost' }])
+  })
+
   test('nor is what another cloud said before held against the one that did not answer', () => {
     const unknown = attempt('x', { cloud_id: 'west', state: 'unknown', sends: 1, settle_at: NOW })
     const earlier = { ...refused('capacity'), evidence: { cloud: 'east' } }
