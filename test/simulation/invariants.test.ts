@@ -126,8 +126,10 @@ test('there is a worse world for each invariant', () => {
 const SEEDS_MAX = 20
 
 test.each(Object.entries(WORSE))('%s is named', (name, worse) => {
-  const named = new Set<string>()
-  for (let seed = 1; seed <= SEEDS_MAX && !named.has(name); seed++)
-    for (const { invariant } of runSeed({ seed, years: 1, ...worse }).violations) named.add(invariant)
-  expect([...named]).toContain(name)
+  let named = false
+  for (let seed = 1; seed <= SEEDS_MAX && !named; seed++)
+    named = runSeed({ seed, years: 1, invariant: name, ...worse }).violations.some(
+      ({ invariant }) => invariant === name,
+    )
+  expect(named).toBe(true)
 })
