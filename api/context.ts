@@ -3,10 +3,12 @@ import type { OpenAPIHono } from '@hono/zod-openapi'
 import type { Context } from 'hono'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import type { Problem } from '../domain/errors.ts'
 import type { AllowList } from '../domain/hook-address.ts'
 import type { Machine } from '../domain/machine.ts'
 import type { Configuration } from '../domain/pcm/configuration.ts'
 import type { Role } from '../domain/record.ts'
+import type { CloudFields } from '../store/clouds.ts'
 import type { Store } from '../store/database.ts'
 import type { Envelope } from '../store/envelope.ts'
 import type { Hints } from '../store/hints.ts'
@@ -25,6 +27,9 @@ export type Looked = { readonly machine: Machine; readonly asked_at: Date; reado
 export type ConsoleLog = { readonly text: string } | Refused
 type Refused = { readonly refused: string; readonly reason: string; readonly retry_after_s: number }
 
+/** Paths are the fields' names; a type of cloud nobody speaks to is a problem as well. */
+export type FindCloudProblems = (cloud: Pick<CloudFields, 'endpoint' | 'settings'> & { provider: string }) => Problem[]
+
 /** What the composition root hands to the API. */
 export interface ApiDeps {
   readonly store: Store
@@ -40,8 +45,8 @@ export interface ApiDeps {
   readonly hook_allow: AllowList
   /** `none` (loopback only): everyone is operator of project `default`. */
   readonly auth: 'token' | 'none'
-  /** Names of the cloud types this installation has adapters for. */
-  readonly providers: readonly string[]
+  /** What its adapter finds wrong with the description of a cloud. */
+  readonly findCloudProblems: FindCloudProblems
   readonly health: () => Promise<Health>
   /** Fires when the process leaves: streams end, requests that wait are answered. */
   readonly leaving?: AbortSignal

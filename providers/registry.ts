@@ -1,6 +1,7 @@
 /** Which adapter speaks to which type of cloud. */
+import type { Problem } from '../domain/errors.ts'
 import { type Provider, ProviderError } from './provider.ts'
-import { createSimulatedProvider } from './simulated/provider.ts'
+import { createSimulatedProvider, findSimulatedProblems } from './simulated/provider.ts'
 
 /** What the record knows of a cloud, as far as an adapter needs it. The credential is in clear here. */
 export interface CloudAccount {
@@ -10,12 +11,26 @@ export interface CloudAccount {
   readonly settings: Readonly<Record<string, unknown>>
 }
 
-const ADAPTERS: ReadonlyMap<string, (cloud: CloudAccount) => Provider> = new Map([
-  ['simulated', createSimulatedProvider],
+/** A cloud as a person describes it. */
+export type CloudDescription = Omit<CloudAccount, 'credential'>
+
+interface Adapter {
+  readonly create: (cloud: CloudAccount) => Provider
+  readonly findProblems: (cloud: CloudDescription) => Problem[]
+}
+
+const ADAPTERS: ReadonlyMap<string, Adapter> = new Map([
+  ['simulated', { create: createSimulatedProvider, findProblems: findSimulatedProblems }],
 ])
 
-/** The provider names that `createProvider` takes. */
-export const PROVIDER_NAMES: readonly string[] = [...ADAPTERS.keys()]
+/** What has to be mended in a description before an adapter can be made of it, by its fields. Calls nobody. */
+export function findCloudProblems(cloud: CloudDescription): Problem[] {
+  const adapter = ADAPTERS.get(cloud.provider)
+  if (adapter) return adapter.findProblems(cloud)
+  return [
+    { path: 'provider', reason: 'is not a type of cloud there is an adapter for', accepted: [...ADAPTERS.keys()] },
+  ]
+}
 
 /**
  * Makes the adapter of a cloud. Cheap, so it may be called for each use: connections are pooled below it and shared by
@@ -25,8 +40,8 @@ export function createProvider(cloud: CloudAccount): Provider {
   const adapter = ADAPTERS.get(cloud.provider)
   if (!adapter) {
     throw new ProviderError('invalid', `There is no provider named ${JSON.stringify(cloud.provider.slice(0, 100))}.`, {
-      evidence: { known: PROVIDER_NAMES },
+      evidence: { known: [...ADAPTERS.keys()] },
     })
   }
-  return adapter(cloud)
+  return adapter.create(cloud)
 }

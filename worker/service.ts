@@ -7,7 +7,7 @@ import { openClouds } from '../activities/clouds.ts'
 import { createApp } from '../api/app.ts'
 import { openConfiguration } from '../api/pcm/configuration.ts'
 import { parseAllowList } from '../domain/hook-address.ts'
-import { PROVIDER_NAMES } from '../providers/registry.ts'
+import { findCloudProblems } from '../providers/registry.ts'
 import { openStore, type Store } from '../store/database.ts'
 import type { Envelope } from '../store/envelope.ts'
 import { openHints } from '../store/hints.ts'
@@ -68,7 +68,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const hints = openHints(store, options.database_url)
   const allow = parseAllowList(options.hook_allow)
   const configuration = options.config_dir
-    ? openConfiguration({ folder: options.config_dir, store, envelope, providers: PROVIDER_NAMES, log })
+    ? openConfiguration({ folder: options.config_dir, store, envelope, findCloudProblems, log })
     : undefined
   const registry = new Registry()
   const leaving = new AbortController()
@@ -128,7 +128,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     ...(configuration ? { configuration } : {}),
     hook_allow: allow,
     auth: options.auth,
-    providers: PROVIDER_NAMES,
+    findCloudProblems,
     health,
     leaving: leaving.signal,
     metrics: registry,

@@ -1,6 +1,7 @@
 /** Clouds: kept by operators, used by the projects they are granted to. */
 import { createRoute, z } from '@hono/zod-openapi'
 import { v7 as newId } from 'uuid'
+import type { Problem } from '../../domain/errors.ts'
 import {
   type CloudFields,
   grantCloud,
@@ -104,10 +105,9 @@ const withdraw = createRoute({
 /** Registers `/api/clouds`. */
 export function routeClouds(app: Api): void {
   app.openapi(post, async (c) => {
-    const { providers, envelope, store } = c.get('deps')
+    const { findCloudProblems, envelope, store } = c.get('deps')
     const { credential, ...input } = c.req.valid('json')
-    if (!providers.includes(input.provider))
-      throw invalid([{ path: 'body.provider', reason: 'is not a type of cloud we know', accepted: providers }])
+    refuse(findCloudProblems(input))
     const id = newId()
     const answer = { status: 201, resource_type: 'cloud', resource_id: id }
     const given = await changeOnce(store, callerOf(c), await requestKey(c), answer, (trx) =>
@@ -157,6 +157,11 @@ export function routeClouds(app: Api): void {
   })
 }
 
+function refuse(problems: readonly Problem[]): void {
+  const [first, ...more] = problems.map((problem) => ({ ...problem, path: `body.${problem.path}` }))
+  if (first) throw invalid([first, ...more])
+}
+
 const sealed = (envelope: { seal(text: string, context: string): Buffer }, credential: string | undefined) => {
   const id = newId()
   return credential === undefined ? null : { id, sealed: envelope.seal(credential, id) }
@@ -175,8 +180,9 @@ async function change(
   name: string,
   { credential, ...fields }: Partial<CloudFields> & { credential?: string | undefined },
 ): Promise<z.infer<typeof Cloud>> {
-  const { store, envelope } = c.get('deps')
+  const { findCloudProblems, store, envelope } = c.get('deps')
   const before = await visible(c, name)
+  if (fields.settings || fields.endpoint) refuse(findCloudProblems({ ...before, ...fields }))
   const answer = { status: 200, resource_type: 'cloud', resource_id: before.id }
   await changeOnce(store, callerOf(c), await requestKey(c), answer, (trx) =>
     updateCloud(trx, callerOf(c), name, fields, sealed(envelope, credential), ifMatch(c)),

@@ -3,12 +3,14 @@
  * whenever they change. There is no watcher and no interval: each access looks.
  */
 import type { Logger } from 'pino'
+import type { Problem } from '../../domain/errors.ts'
 import { type Attributes, type Configuration, NO_MAPS, type PcmCloud } from '../../domain/pcm/configuration.ts'
 import { crossReferences, type Warning } from '../../domain/pcm/cross-references.ts'
 import { nameMap, pricesOf } from '../../domain/pcm/names.ts'
 import { type ConfiguredCloud, type FoundClouds, importClouds } from '../../store/cloud-files.ts'
 import { isAway, type Store } from '../../store/database.ts'
 import type { Envelope } from '../../store/envelope.ts'
+import type { FindCloudProblems } from '../context.ts'
 import { fileOf, openConfigFiles } from './config-files.ts'
 
 export interface ConfigurationDirectory {
@@ -20,8 +22,7 @@ export interface ConfigurationNeeds {
   readonly folder: string
   readonly store: Store
   readonly envelope: Envelope
-  /** Names of the adapters there are. */
-  readonly providers: readonly string[]
+  readonly findCloudProblems: FindCloudProblems
   readonly log: Logger
 }
 
@@ -54,7 +55,7 @@ export function openConfiguration(needs: ConfigurationNeeds): ConfigurationDirec
   async function takeOver(): Promise<void> {
     let found: ReturnType<typeof cloudsOf> | undefined
     const refused = await importClouds(store, envelope, async () => {
-      found = cloudsOf(files, await read(), needs.providers)
+      found = cloudsOf(files, await read(), needs.findCloudProblems)
       return found
     })
     is_imported = true
@@ -122,13 +123,13 @@ function named(files: Files, kind: 'sizes' | 'images'): ReadonlyMap<string, Attr
 const NAMING = ['sizes', 'images', 'providers', 'clouds'] as const
 
 /**
- * The clouds and the inventory of the files for the record, and clouds no adapter here can speak to. What a broken file
+ * The clouds and the inventory of the files for the record, and clouds their adapters do not take. What a broken file
  * said before is no news: it may be older than what another process took over.
  */
 function cloudsOf(
   files: Files,
   configuration: Configuration,
-  adapters: readonly string[],
+  findCloudProblems: FindCloudProblems,
 ): FoundClouds & { refused: Warning[] } {
   if (NAMING.some((kind) => files.names(kind) === null)) return { clouds: [], present: null, refused: [] }
   const whole = [...files.contents('clouds')].filter(
@@ -141,13 +142,14 @@ function cloudsOf(
     return { ...account, ...maps, prices, name, file: fileOf('clouds', name) }
   })
   const inventory = files.isBroken('inventory', 'inventory') ? {} : { inventory: configuration.inventory }
-  const [clouds, strange] = [true, false].map((is_known) =>
-    all.filter(({ provider }) => adapters.includes(provider) === is_known),
-  ) as [ConfiguredCloud[], ConfiguredCloud[]]
-  const known = adapters.join(', ')
-  const refused = strange.map(({ file, provider }) => ({
-    file,
-    reason: `there is no adapter ${provider} here (there is: ${known}); it is left out`,
-  }))
+  const problems = new Map(all.map((cloud) => [cloud, findCloudProblems(cloud)]))
+  const clouds = all.filter((cloud) => !problems.get(cloud)!.length)
+  const refused = [...problems].flatMap(([{ file }, found]) =>
+    found.map((problem) => ({ file, reason: `${sayProblem(problem)}; it is left out` })),
+  )
   return { clouds, ...inventory, present: files.names('clouds'), refused }
+}
+
+function sayProblem({ path, reason, accepted }: Problem): string {
+  return `${path} ${reason}${accepted ? ` (there is: ${accepted.join(', ')})` : ''}`
 }

@@ -1,5 +1,6 @@
 /** The adapter of the simulated cloud: the contract of `provider.ts` over its data API. */
 import { z } from 'zod'
+import type { Problem } from '../../domain/errors.ts'
 import { evidenceOf, type HttpAnswer, type HttpCall, sendOnce, unknownOutcome } from '../http.ts'
 import { type Capabilities, type Machine, type Provider, ProviderError, type ProviderErrorClass } from '../provider.ts'
 import { classOfCode, stateOf } from './presentation.ts'
@@ -55,6 +56,29 @@ const errorBody = z.object({ error: z.object({ code: z.string(), message: z.stri
 
 type Verb = Exclude<keyof Provider, 'capabilities'>
 
+/** What a person describes is read strictly: a word we do not know would be without effect, and never noticed. */
+const describedSchema = settingsSchema.extend({ presents_as: z.enum(['openstack', 'aws']).optional() }).strict()
+
+/** What is wrong with the description of a simulated cloud. Makes no call. */
+export function findSimulatedProblems({ endpoint, settings = {} }: SimulatedProviderOptions): Problem[] {
+  const { error } = describedSchema.safeParse(settings)
+  const problems = error?.issues.flatMap((issue): Problem[] =>
+    issue.code === 'unrecognized_keys'
+      ? issue.keys.map((key) => ({
+          path: `settings.${key}`,
+          reason: 'is not a setting of simulated clouds',
+          accepted: Object.keys(describedSchema.shape),
+        }))
+      : [{ path: ['settings', ...issue.path].join('.'), reason: issue.message }],
+  )
+  return [
+    ...(problems ?? []),
+    ...(isAddress(endpoint) ? [] : [{ path: 'endpoint', reason: 'is not an http(s) address' }]),
+  ]
+}
+
+const isAddress = (endpoint: string): boolean => /^https?:$/.test(URL.parse(endpoint)?.protocol ?? '')
+
 /** Makes the adapter for one simulated cloud. Makes no call. Throws `invalid` on settings that make no sense. */
 export function createSimulatedProvider(options: SimulatedProviderOptions): Provider {
   const parsed = settingsSchema.safeParse(options.settings ?? {})
@@ -63,7 +87,7 @@ export function createSimulatedProvider(options: SimulatedProviderOptions): Prov
       evidence: { problems: z.prettifyError(parsed.error) },
     })
   }
-  if (!/^https?:$/.test(URL.parse(options.endpoint)?.protocol ?? '')) {
+  if (!isAddress(options.endpoint)) {
     throw new ProviderError('invalid', 'The endpoint of the cloud is not an address.')
   }
   const { tags, adoption } = parsed.data

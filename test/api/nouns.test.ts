@@ -224,6 +224,9 @@ describe('clouds', () => {
     [{ allocation: -1 }, 'body.allocation', undefined],
     [{ allocation: 2 ** 31 }, 'body.allocation', undefined],
     [{ sizes: { a: 1 } }, 'body.sizes.a', undefined],
+    [{ settings: { calls_per_s: 0 } }, 'body.settings.calls_per_s', undefined],
+    [{ settings: { settle_ms: 'soon' } }, 'body.settings.settle_ms', undefined],
+    [{ settings: { settle_time: 1 } }, 'body.settings.settle_time', expect.arrayContaining(['settle_ms'])],
   ])('with %j are refused', async (change, path, accepted) => {
     const answer = await server.operator.post<ErrorAnswer>(
       '/api/clouds',
@@ -232,6 +235,15 @@ describe('clouds', () => {
     )
     expect(problemOf(answer)?.path).toBe(path)
     if (accepted) expect(problemOf(answer)?.accepted).toEqual(accepted)
+  })
+
+  test('are not changed to what their adapter cannot work with', async () => {
+    await server.operator.post('/api/clouds', { ...input, name: 'steady', settings: { settle_ms: 1 } })
+    const settings = { settle_ms: 2, calls_per_s: -1 }
+    const answer = await server.operator.patch<ErrorAnswer>('/api/clouds/steady', { settings }, { expect: 400 })
+    expect(problemOf(answer)?.path).toBe('body.settings.calls_per_s')
+    const { body } = await server.operator.get<{ cloud: object }>('/api/clouds/steady')
+    expect(body.cloud).toMatchObject({ settings: { settle_ms: 1 }, sequence: 1 })
   })
 
   test('show machines that belong to nothing, page by page', async () => {

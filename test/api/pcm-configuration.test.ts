@@ -5,6 +5,7 @@ import { sql } from 'kysely'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type ConfigurationDirectory, openConfiguration } from '../../api/pcm/configuration.ts'
+import { findCloudProblems } from '../../providers/registry.ts'
 import { isAway, openStore, type Store } from '../../store/database.ts'
 import { createEnvelope } from '../../store/envelope.ts'
 import type { ApiClient, ErrorAnswer } from '../support/api-client.ts'
@@ -89,7 +90,7 @@ function another(log: string[] = []): ConfigurationDirectory {
   opened.push(store)
   const { envelope } = server
   const logger = pino({ level: 'warn' }, { write: (line: string) => void log.push(line) })
-  return openConfiguration({ folder: folder.path, store, envelope, providers: ['simulated'], log: logger })
+  return openConfiguration({ folder: folder.path, store, envelope, findCloudProblems, log: logger })
 }
 
 describe('a cloud of a file', () => {
@@ -258,7 +259,7 @@ describe('a credential', () => {
     opened.push(store)
     const envelope = createEnvelope({ current: { id: 'other', key: randomBytes(32) } })
     const log = pino({ level: 'silent' })
-    await openConfiguration({ folder: folder.path, store, envelope, providers: ['simulated'], log }).current()
+    await openConfiguration({ folder: folder.path, store, envelope, findCloudProblems, log }).current()
     const cloud = await store.db.selectFrom('clouds').selectAll().executeTakeFirstOrThrow()
     expect(envelope.open(cloud.imported!, cloud.id)).toContain(SECRET)
     const { sealed } = await store.db
@@ -447,7 +448,23 @@ describe('a file is refused, with one warning', () => {
     await folder.put('clouds/keystone', keystone)
     await server.operator.get('/api/clouds/keystone', { expect: 404 })
     await server.operator.get('/api/clouds/keystone', { expect: 404 })
-    expect(warnings()).toEqual([expect.stringContaining('clouds/keystone.conf: there is no adapter openstack here')])
+    expect(warnings()).toEqual([
+      expect.stringContaining(
+        'clouds/keystone.conf: provider is not a type of cloud there is an adapter for (there is: simulated)',
+      ),
+    ])
+  })
+
+  test('whose settings its adapter cannot work with: it stays as it was', async () => {
+    const before = await cloudOf()
+    await folder.put('clouds/lab-1', { ...LAB, priority: 6, settings: { settle_ms: -1, settle: 1 } })
+    expect(await cloudOf()).toEqual(before)
+    expect(warnings()).toEqual([
+      expect.stringMatching(/clouds\/lab-1.conf: settings.settle_ms .*; it is left out/),
+      expect.stringMatching(
+        /clouds\/lab-1.conf: settings.settle is not a setting of simulated clouds \(there is: .*; it is left out/,
+      ),
+    ])
   })
 
   test('whose name the API then cannot take', async () => {
@@ -533,7 +550,7 @@ test('while the record is away nobody takes over anything; then it is made up fo
   }
   const log: string[] = []
   const logger = pino({ level: 'warn' }, { write: (line: string) => void log.push(line) })
-  const needs = { folder: folder.path, store, envelope: server.envelope, providers: ['simulated'], log: logger }
+  const needs = { folder: folder.path, store, envelope: server.envelope, findCloudProblems, log: logger }
   const directory = openConfiguration(needs)
   await expect(directory.current()).rejects.toSatisfy(isAway)
   is_back = true
@@ -547,7 +564,7 @@ test('the examples are fine', async () => {
   const logger = pino({ level: 'warn' }, { write: (line: string) => void log.push(line) })
   const examples = join(import.meta.dirname, '../../examples/pcm')
   const { store, envelope } = server
-  await openConfiguration({ folder: examples, store, envelope, providers: ['simulated'], log: logger }).current()
+  await openConfiguration({ folder: examples, store, envelope, findCloudProblems, log: logger }).current()
   expect(log).toEqual([])
   const clouds = await store.db.selectFrom('clouds').select(['name', 'sizes', 'images']).orderBy('name').execute()
   expect(clouds).toEqual([

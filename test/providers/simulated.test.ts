@@ -1,7 +1,7 @@
 import { ulid } from 'ulid'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Machine, ProviderError } from '../../providers/provider.ts'
-import { createProvider, PROVIDER_NAMES } from '../../providers/registry.ts'
+import { createProvider, findCloudProblems } from '../../providers/registry.ts'
 import type { CloudConfigurationInput } from '../../providers/simulated/configuration.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type ContractSubject, deleteUntilGone, describeProviderContract, expectClass, listAll } from './contract.ts'
@@ -265,9 +265,11 @@ describe('the simulated cloud', () => {
   })
 
   test('the registry knows its providers and refuses others', () => {
-    expect(PROVIDER_NAMES).toContain('simulated')
     const account = { endpoint: NOBODY_LISTENS, credential: null, settings: {} }
     expect(() => createProvider({ ...account, provider: 'nimbus' })).toThrow(ProviderError)
+    expect(findCloudProblems({ ...account, provider: 'nimbus' })).toMatchObject([
+      { path: 'provider', accepted: ['simulated'] },
+    ])
     expect(() => createProvider({ ...account, provider: 'simulated', settings: { settle_ms: 'soon' } })).toThrow(
       ProviderError,
     )

@@ -8,6 +8,7 @@ import type { Health } from '../../api/context.ts'
 import { openConfiguration } from '../../api/pcm/configuration.ts'
 import { parseAllowList } from '../../domain/hook-address.ts'
 import type { Role } from '../../domain/record.ts'
+import { findCloudProblems } from '../../providers/registry.ts'
 import { createEnvelope, type Envelope, type MasterKey } from '../../store/envelope.ts'
 import type { AcceptedOrder } from '../../store/orders.ts'
 import { createToken } from '../../store/projects.ts'
@@ -48,8 +49,7 @@ export async function startApi(options: { auth?: 'token' | 'none'; config_dir?: 
   const logged: string[] = []
   const leaving = new AbortController()
   const log = pino({ level: 'warn' }, { write: (line: string) => void logged.push(line) })
-  const providers = ['simulated']
-  const of_clouds = { store: fresh.store, envelope, providers, log }
+  const of_clouds = { store: fresh.store, envelope, findCloudProblems, log }
   const app = createApp({
     store: fresh.store,
     hints: fresh.hints,
@@ -57,7 +57,7 @@ export async function startApi(options: { auth?: 'token' | 'none'; config_dir?: 
     ...(options.config_dir ? { configuration: openConfiguration({ folder: options.config_dir, ...of_clouds }) } : {}),
     hook_allow: parseAllowList('127.0.0.0/8'),
     auth: options.auth ?? 'token',
-    providers,
+    findCloudProblems,
     health: async () => health,
     leaving: leaving.signal,
     metrics: new Registry(),

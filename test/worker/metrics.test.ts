@@ -233,7 +233,7 @@ describe('while the record is away', () => {
         envelope: h.envelope,
         hook_allow: parseAllowList(''),
         auth: 'token',
-        providers: [],
+        findCloudProblems: () => [],
         health: async () => ({ postgres: which === 'here', temporal: true, draining: false }),
         metrics: registry,
         log: pino({ level: 'silent' }),
