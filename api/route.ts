@@ -11,9 +11,11 @@ export const SECURITY_SCHEMES = {
   basic: { type: 'http', scheme: 'basic', description: 'The token as password; the user name is ignored.' },
 } as const
 
-const security: { [scheme: string]: string[] }[] = [{ bearer: [] }, { token: [] }, { basic: [] }]
+/** Any of them will do. */
+export const SECURITY: { [scheme: string]: string[] }[] = [{ bearer: [] }, { token: [] }, { basic: [] }]
 
-const ROLES: Readonly<Record<Permission, string>> = {
+/** Who has a permission. */
+export const ROLES: Readonly<Record<Permission, string>> = {
   read: 'any role',
   write: 'member, operator',
   act: 'member, operator, or the grant `act`',
@@ -22,14 +24,14 @@ const ROLES: Readonly<Record<Permission, string>> = {
 
 /** The guard of a route without a body. */
 export const guarded = (permission: Permission) => ({
-  security,
+  security: SECURITY,
   middleware: [authenticate(permission)],
   description: `Roles: ${ROLES[permission]}.`,
 })
 
 /** The guard of a route with a JSON body: the token is looked at before the body is read. */
 export const guardedBody = (permission: Permission) => ({
-  security,
+  security: SECURITY,
   middleware: [authenticate(permission), readJson],
   description: `Roles: ${ROLES[permission]}.`,
 })

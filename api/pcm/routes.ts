@@ -3,6 +3,7 @@
  * same. Unknown fields are left aside.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { z } from '@hono/zod-openapi'
 import { v7 as newId } from 'uuid'
 import { DomainError } from '../../domain/errors.ts'
 import type { Attributes } from '../../domain/pcm/configuration.ts'
@@ -19,11 +20,23 @@ import { findByName } from '../../store/inventory.ts'
 import type { AcceptedOrder } from '../../store/orders.ts'
 import { acceptPcmInstance, findPcmInstance, listPcmInstances, type PcmInstance } from '../../store/pcm.ts'
 import { listOffers as listTold } from '../../store/surveys.ts'
-import { authenticate } from '../auth.ts'
 import { type Api, type ApiContext, callerOf } from '../context.ts'
 import { notFound } from '../errors.ts'
-import { readJson, requestKey } from '../request.ts'
-import { iso, UUID } from '../schemas.ts'
+import { requestKey } from '../request.ts'
+import { iso, json, UUID, Word } from '../schemas.ts'
+import {
+  addRoute,
+  Cloud,
+  Clouds,
+  type Handler,
+  Index,
+  Instance,
+  InstanceInput,
+  InventoryName,
+  Offer,
+  Services,
+  StatusInput,
+} from './document.ts'
 import { PCM, pcmJson } from './errors.ts'
 
 const V2 = `${PCM}/v2`
@@ -38,66 +51,126 @@ const CONSOLE_BYTES_MAX = 65_536
 
 /** Registers `/pcm_api` and `/api/inventory`. */
 export function routePcm(app: Api): void {
-  const read = authenticate('read')
-  const write = authenticate('write')
+  const get = (path: string, summary: string, schema: z.ZodType, handler: Handler, aliases: readonly string[] = []) =>
+    addRoute(
+      app,
+      { method: 'get', path, summary, answers: { 200: json('What was asked for.', schema) }, aliases },
+      handler,
+    )
 
-  app.get(PCM, read, (c) => {
+  get(PCM, 'Services there are, this one among them', Services, (c) => {
     const { services } = c.get('configuration')
     return pcmJson(c, { ...services, v2api: new URL(V2, c.req.url).href }, 200)
   })
-  app.get(V2, read, (c) => pcmJson(c, { clouds: `${V2}/clouds`, images: `${V2}/images`, sizes: `${V2}/sizes` }, 200))
+  get(V2, 'Where the nouns are', Index, (c) =>
+    pcmJson(c, { clouds: `${V2}/clouds`, images: `${V2}/images`, sizes: `${V2}/sizes` }, 200),
+  )
   for (const kind of ['sizes', 'images'] as const) {
-    app.get(`${V2}/${kind}`, read, (c) => pcmJson(c, [...c.get('configuration')[kind].values()], 200))
-    app.get(`${V2}/${kind}/:name`, read, (c) => pcmJson(c, requireConfigured(c, kind), 200))
+    const one = `${kind}/{${singular(kind)}}`
+    get(`${V2}/${kind}`, `List the ${kind} of the configuration`, z.array(Offer), (c) =>
+      pcmJson(c, [...c.get('configuration')[kind].values()], 200),
+    )
+    get(`${V2}/${one}`, `Read one of the ${kind} of the configuration`, Offer, (c) =>
+      pcmJson(c, requireConfigured(c, kind), 200),
+    )
+    const here = ofCloud(`/${kind}`)
+    get(here.path, `List the ${kind} of a cloud`, z.array(Offer), listOffersOf(kind), here.aliases)
+    const there = ofCloud(`/${one}`)
+    get(there.path, `Read one of the ${kind} of a cloud`, Offer, readOfferOf(kind), there.aliases)
   }
-  app.get(`${V2}/clouds`, read, async (c) => {
+  get(`${V2}/clouds`, 'List clouds: their names, or with `?view=status` how they are', Clouds, async (c) => {
     const clouds = await visible(c)
     const view = c.req.query('view')
     return pcmJson(c, view === 'status' ? clouds.map(statusOf) : clouds.map(({ name }) => name), 200)
   })
+  const cloud = ofCloud('')
+  const readCloud: Handler = async (c) => pcmJson(c, { ...statusOf(await requireCloud(c)), service: 'compute' }, 200)
+  get(cloud.path, 'Read a cloud: how it is, and since when', Cloud, readCloud, cloud.aliases)
 
-  for (const word of ['clouds', 'cloud', 'locations']) {
-    const at = `${V2}/${word}/:cloud`
-    app.get(at, read, async (c) => {
-      const cloud = await requireCloud(c)
-      return pcmJson(c, { ...statusOf(cloud), service: 'compute' }, 200)
-    })
-    for (const kind of ['sizes', 'images'] as const) {
-      app.get(`${at}/${kind}`, read, async (c) => {
-        const { configuration, cloud, live } = await offers(c, kind)
-        return pcmJson(c, listOffers(configuration, cloud, kind, live), 200)
-      })
-      app.get(`${at}/${kind}/:name`, read, async (c) => {
-        const { configuration, cloud, live } = await offers(c, kind)
-        const offer = describeOffer(configuration, cloud, kind, nameOf(c), live)
-        if (!offer) throw missing(`No such ${kind.slice(0, -1)} "${nameOf(c)}" in cloud ${cloud.name}`)
-        return pcmJson(c, offer, 200)
-      })
-    }
-    app.get(`${at}/instances`, read, async (c) => {
-      const cloud = await requireCloud(c)
-      const rows = await listPcmInstances(c.get('deps').store.db, c.get('identity').project_id, cloud.id, INSTANCES_MAX)
-      return pcmJson(c, rows.map(render), 200)
-    })
-    app.post(`${at}/instances`, write, jsonOnly, readJson, create)
-    app.get(`${at}/instances/:id`, read, async (c) => pcmJson(c, render(await requireInstance(c)), 200))
-    app.delete(`${at}/instances/:id`, write, remove)
-    app.put(`${at}/instances/:id`, write, jsonOnly, readJson, update)
-    app.get(`${at}/instances/:id/console_log`, read, consoleLog)
+  const all = ofCloud('/instances')
+  const one = ofCloud('/instances/{instance_id}')
+  const console_log = ofCloud('/instances/{instance_id}/console_log')
+  const shown = (description: string) => json(description, Instance)
+  const list: Handler = async (c) => {
+    const { id } = await requireCloud(c)
+    const rows = await listPcmInstances(c.get('deps').store.db, c.get('identity').project_id, id, INSTANCES_MAX)
+    return pcmJson(c, rows.map(render), 200)
   }
+  get(all.path, 'List instances of a cloud, newest first', z.array(Instance), list, all.aliases)
+  addRoute(
+    app,
+    {
+      ...all,
+      method: 'post',
+      summary: 'Make an instance',
+      body: InstanceInput,
+      before: jsonOnly,
+      answers: { 201: shown('The cloud knows it.'), 202: shown('Accepted.') },
+    },
+    create,
+  )
+  const read: Handler = async (c) => pcmJson(c, render(await requireInstance(c)), 200)
+  get(one.path, 'Read an instance', Instance, read, one.aliases)
+  addRoute(
+    app,
+    {
+      ...one,
+      method: 'delete',
+      summary: 'End an instance',
+      answers: { 202: shown('It will be.'), 204: { description: 'It is gone.' } },
+    },
+    remove,
+  )
+  addRoute(
+    app,
+    {
+      ...one,
+      method: 'put',
+      summary: 'Set the status of an instance: stop, start or reboot it',
+      body: StatusInput,
+      before: jsonOnly,
+      answers: { 202: shown('It will be.') },
+    },
+    update,
+  )
+  addRoute(
+    app,
+    {
+      ...console_log,
+      method: 'get',
+      summary: 'Read what an instance wrote to its console, the last 64 KiB',
+      answers: {
+        200: {
+          description: 'The text; `?length=N`: its last lines.',
+          content: { 'text/plain': { schema: z.string() } },
+        },
+      },
+    },
+    consoleLog,
+  )
 
-  app.get('/api/inventory/:name', read, async (c) => {
-    const name = nameOf(c)
-    const row = await findByName(c.get('deps').store.db, c.get('identity').project_id, name)
+  get('/api/inventory/{name}', 'Read a name the built-in inventory gave', InventoryName, async (c) => {
+    const name = c.req.param('name') ?? ''
+    // The record has no texts with a zero byte, and cannot be asked for one.
+    const row = name.includes('\0')
+      ? undefined
+      : await findByName(c.get('deps').store.db, c.get('identity').project_id, name)
     if (!row) throw notFound('name', name)
     return c.json({ inventory: renderName(row) }, 200)
   })
 }
 
+/** Clouds have three words. */
+const ofCloud = (rest: string) => ({
+  path: `${V2}/clouds/{cloud}${rest}`,
+  aliases: ['cloud', 'locations'].map((word) => `${V2}/${word}/{cloud}${rest}`),
+})
+
 // Clouds -------------------------------------------------------------------------------------------------------------
 
 const missing = (message: string): DomainError => new DomainError('not_found', message)
-const nameOf = (c: ApiContext): string => c.req.param('name') ?? ''
+const singular = (kind: Kind): 'size' | 'image' => (kind === 'sizes' ? 'size' : 'image')
+const nameOf = (c: ApiContext, kind: Kind): string => c.req.param(singular(kind)) ?? ''
 
 async function visible(c: ApiContext, name?: string): Promise<ShownCloud[]> {
   const { role, project_id } = c.get('identity')
@@ -109,7 +182,7 @@ async function visible(c: ApiContext, name?: string): Promise<ShownCloud[]> {
 
 async function requireCloud(c: ApiContext): Promise<ShownCloud> {
   const name = c.req.param('cloud') ?? ''
-  const [cloud] = await visible(c, name)
+  const [cloud] = Word.safeParse(name).success ? await visible(c, name) : []
   if (!cloud) throw missing(`No such cloud "${name}"`)
   return cloud
 }
@@ -128,8 +201,9 @@ function statusOf(cloud: ShownCloud): Attributes {
 }
 
 function requireConfigured(c: ApiContext, kind: Kind): Attributes {
-  const found = c.get('configuration')[kind].get(nameOf(c))
-  if (!found) throw missing(`No such ${kind.slice(0, -1)} "${nameOf(c)}"`)
+  const name = nameOf(c, kind)
+  const found = c.get('configuration')[kind].get(name)
+  if (!found) throw missing(`No such ${singular(kind)} "${name}"`)
   return found
 }
 
@@ -143,11 +217,28 @@ async function offers(c: ApiContext, kind: Kind) {
   return { configuration, cloud: cloudOfRecord(configuration, row), live: live.length ? live : null }
 }
 
+const listOffersOf =
+  (kind: Kind): Handler =>
+  async (c) => {
+    const { configuration, cloud, live } = await offers(c, kind)
+    return pcmJson(c, listOffers(configuration, cloud, kind, live), 200)
+  }
+
+const readOfferOf =
+  (kind: Kind): Handler =>
+  async (c) => {
+    const { configuration, cloud, live } = await offers(c, kind)
+    const name = nameOf(c, kind)
+    const offer = describeOffer(configuration, cloud, kind, name, live)
+    if (!offer) throw missing(`No such ${singular(kind)} "${name}" in cloud ${cloud.name}`)
+    return pcmJson(c, offer, 200)
+  }
+
 // Instances ----------------------------------------------------------------------------------------------------------
 
 async function requireInstance(c: ApiContext): Promise<PcmInstance> {
   const cloud = await requireCloud(c)
-  const id = (c.req.param('id') ?? '').toLowerCase()
+  const id = (c.req.param('instance_id') ?? '').toLowerCase()
   const found = UUID.test(id)
     ? await findPcmInstance(c.get('deps').store.db, c.get('identity').project_id, cloud.id, id)
     : undefined

@@ -8,6 +8,7 @@ import {
   readDocument,
 } from '../support/api-client.ts'
 import { type ApiServer, startApi } from '../support/api-server.ts'
+import { type ConfigFolder, openConfigFolder } from '../support/config-folder.ts'
 
 interface Route {
   readonly method: string
@@ -18,6 +19,7 @@ interface Route {
   readonly versioned: boolean
 }
 
+let folder: ConfigFolder
 let server: ApiServer
 let member: ApiClient
 let routes: Route[]
@@ -25,13 +27,17 @@ let routes: Route[]
 const own: Record<string, string> = {}
 
 beforeAll(async () => {
-  server = await startApi()
+  folder = await openConfigFolder({ 'sizes/small': {}, 'images/debian': {} })
+  server = await startApi({ config_dir: folder.path })
   member = await server.client('mine')
   await server.cloud('east', ['mine'])
   routes = routesOf(await readDocument(server.url))
   await makeOneOfEach()
 })
-afterAll(() => server.close())
+afterAll(async () => {
+  await server.close()
+  await folder.close()
+})
 
 function routesOf(document: OpenApiDocument): Route[] {
   return Object.entries(document.paths).flatMap(([template, methods]) =>
@@ -80,6 +86,10 @@ async function makeOneOfEach(): Promise<void> {
   await server.stamp()
   own.event_id = (await member.get<Made>('/api/events')).body.events[0]!.id
   own.cloud = 'east'
+  own.size = 'small'
+  own.image = 'debian'
+  const made = { size: 'small', image: 'debian' }
+  own.name = (await member.post<{ name: string }>('/pcm_api/v2/clouds/east/instances', made)).body.name
   own.project = 'mine'
 }
 
@@ -143,7 +153,8 @@ describe('every route', () => {
   test("does not know another project's things", async () => {
     const stranger = await server.client('theirs')
     const chosen = routes.filter(
-      ({ template }) => template.includes('{') && !/^\/api\/(projects|tokens|clouds)/.test(template),
+      ({ template }) =>
+        template.includes('{') && !/^\/api\/(projects|tokens|clouds)|^\/pcm_api\/v2\/(sizes|images)/.test(template),
     )
     const valid: Record<string, unknown> = { actions: { action: 'terminate' } }
     const foreign: Record<string, unknown> = {
@@ -175,14 +186,13 @@ describe('every route', () => {
   })
 
   test('with a body refuses an unknown field, malformed JSON, and what is no object', async () => {
-    const operator = server.operator
     await forEach(
       routes.filter((route) => route.body),
       async (route) => {
-        const send = (raw: string, headers?: Record<string, string>) =>
-          operator.request<ErrorAnswer>(route.method, ownPath(route), undefined, {
+        const send = (raw: string, headers?: Record<string, string>, status = 400) =>
+          asker(route).request<ErrorAnswer>(route.method, ownPath(route), undefined, {
             raw,
-            expect: 400,
+            expect: status,
             ...(headers ? { headers } : {}),
           })
         if (isNative(route)) {
@@ -194,8 +204,9 @@ describe('every route', () => {
           await send(raw)
         await send(`${'[{"a":'.repeat(100)}1${'}]'.repeat(100)}`)
         await send('{"__proto__":{"a":1}}')
-        await send('<hook/>', { 'content-type': 'application/xml' })
-        await send('a=1', { 'content-type': 'application/x-www-form-urlencoded' })
+        const status = isPcm(route) ? 415 : 400
+        await send('<hook/>', { 'content-type': 'application/xml' }, status)
+        await send('a=1', { 'content-type': 'application/x-www-form-urlencoded' }, status)
       },
     )
   })
@@ -264,7 +275,8 @@ describe('every route', () => {
     )
     await forEach(
       routes.filter(
-        (route) => route.method === 'GET' && !/projects|tokens|orphans|grants|installation/.test(route.template),
+        (route) =>
+          route.method === 'GET' && !/projects|tokens|orphans|grants|installation|console_log/.test(route.template),
       ),
       (route) => member.get(ownPath(route), { expect: 200 }),
     )
@@ -272,14 +284,16 @@ describe('every route', () => {
 })
 
 /** Other dialects leave aside what they do not know. */
-const isNative = ({ template }: Route): boolean => !template.startsWith('/api/cloud_state/')
+const isNative = (route: Route): boolean => !route.template.startsWith('/api/cloud_state/') && !isPcm(route)
+const isPcm = ({ template }: Route): boolean => template.startsWith('/pcm_api')
 
 /** Who may ask: the member, and for what is the installation's the operator. */
 const asker = ({ template }: Route): ApiClient =>
-  /^\/api\/(projects|tokens|clouds)/.test(template) ? server.operator : member
+  /^\/api\/(projects|tokens|clouds|installation)/.test(template) ? server.operator : member
 
 /** The operator is of another project: single things of `mine` are not there for it. */
-const mineOrGlobal = ({ template }: Route): boolean => !template.includes('{') || template.startsWith('/api/clouds')
+const mineOrGlobal = ({ template }: Route): boolean =>
+  !template.includes('{') || /^\/api\/clouds|^\/pcm_api(?!.*\/\{instance_id\})/.test(template)
 
 describe('no route', () => {
   test.each(['/', '/api', '/api/', '/api/nothing', '/api/hooks/', '/api//hooks', '/%', '/api/hooks/%00/x'])(

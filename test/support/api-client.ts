@@ -129,7 +129,7 @@ function makeCheck(document: OpenApiDocument): Check {
     const verb = method.toLowerCase()
     const route = routes.find(({ pattern, template }) => pattern.test(pathname) && document.paths[template]?.[verb])
     const said = `${method} ${path} answered ${answer.status} (${type}): ${JSON.stringify(answer.body)?.slice(0, 2_000)}`
-    let reference = pointer('components', 'schemas', 'Error')
+    let reference = pointer('components', 'schemas', path.startsWith('/pcm_api') ? 'PcmError' : 'Error')
     if (route) {
       const response = document.paths[route.template]![verb]!.responses[String(answer.status)]
       if (!response) throw new Error(`${said}\nThe document has no such answer.`)
