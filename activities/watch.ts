@@ -2,7 +2,6 @@
  * Watching one cloud: one long activity pages through the list of our machines, writes down what it sees, and looks
  * again as soon as the load asks for it.
  */
-import { setTimeout as delay } from 'node:timers/promises'
 import { cancellationSignal } from '@temporalio/activity'
 import { type Machine, type Provider, ProviderError } from '../providers/provider.ts'
 import { accountsInUse, noteRefused } from '../store/credentials.ts'
@@ -175,7 +174,9 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
               : PERIOD_MS.empty
       const left_ms = begun_at + Math.max(gap_ms, period_ms) - performance.now()
       if (left_ms <= 0 || cancelled.aborted) return false
-      await Promise.race([hint, delay(Math.min(left_ms, LOAD_LOOK_MS), undefined, { ref: false })])
+      const time = hints.wait([], Math.min(left_ms, LOAD_LOOK_MS), cancelled)
+      // Where machines are fresh a hint, of which there are many then, could make the next look no earlier.
+      await (load.fresh ? time : Promise.race([hint, time]))
     }
   }
 }

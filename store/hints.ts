@@ -3,6 +3,7 @@
  * NOTIFY inside would serialise all commits). They carry nothing else and may be lost; whoever waits for one also looks
  * by itself.
  */
+import { randomUUID } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { sql } from 'kysely'
@@ -10,8 +11,9 @@ import pg from 'pg'
 import { type Store, TOPICS, type Topic } from './database.ts'
 
 const CHANNEL = 'holdfast'
-/** Commits within this time share one NOTIFY. */
+/** Commits within this time share one NOTIFY, and from one to the next it is longer. */
 const COALESCE_MS = 5
+const SPACING_MS = 20
 const RECONNECT_MS = 500
 
 export interface Hints {
@@ -28,6 +30,9 @@ export function openHints(store: Store, database_url: string): Hints {
   let closed = false
   let client: pg.Client | undefined
   let pending: NodeJS.Timeout | undefined
+  let told_at = 0
+  /** What this process tells others comes back to it as well, where it is no news. */
+  const self = randomUUID()
   const untold = new Set<Topic>()
   const emit = (topics: readonly string[]): void => {
     for (const topic of topics) bus.emit(topic)
@@ -43,7 +48,10 @@ export function openHints(store: Store, database_url: string): Hints {
       try {
         await fresh.connect()
         client = fresh
-        fresh.on('notification', ({ payload }) => emit(payload?.split(',') ?? []))
+        fresh.on('notification', ({ payload = '' }) => {
+          const [from, ...topics] = payload.split(',')
+          if (from !== self) emit(topics)
+        })
         await fresh.query(`listen ${CHANNEL}`)
         emit(TOPICS) // what was missed meanwhile
         await ended
@@ -59,12 +67,16 @@ export function openHints(store: Store, database_url: string): Hints {
   const give = (topics: readonly Topic[]): void => {
     emit(topics)
     for (const topic of topics) untold.add(topic)
-    pending ??= setTimeout(() => {
-      pending = undefined
-      const payload = [...untold].join()
-      untold.clear()
-      if (!closed) sql`select pg_notify(${CHANNEL}, ${payload})`.execute(store.db).catch(() => {})
-    }, COALESCE_MS)
+    pending ??= setTimeout(
+      () => {
+        pending = undefined
+        told_at = performance.now()
+        const payload = [self, ...untold].join()
+        untold.clear()
+        if (!closed) sql`select pg_notify(${CHANNEL}, ${payload})`.execute(store.db).catch(() => {})
+      },
+      Math.max(COALESCE_MS, told_at + SPACING_MS - performance.now()),
+    )
   }
   store.onCommit = give
   void listen()
