@@ -9,7 +9,7 @@ import { mergeExtra } from '../domain/pcm/extra.ts'
 import { providerTypeOf } from '../domain/pcm/provider-type.ts'
 import type { Failing, Plan } from '../domain/plan.ts'
 import { type Provider, ProviderError } from '../providers/provider.ts'
-import { type AttemptToSend, markSent, type SendOutcome, storeOutcomes } from '../store/attempts.ts'
+import { type AttemptToSend, findBatchCloud, markSent, type SendOutcome, storeOutcomes } from '../store/attempts.ts'
 import { isAway, realNow, type Store } from '../store/database.ts'
 import type { Envelope } from '../store/envelope.ts'
 import type { Hints } from '../store/hints.ts'
@@ -103,15 +103,10 @@ export function createInstanceActivities({ store, hints, clouds, envelope, insta
       const cancelled = cancellationSignal()
       const stop = beat()
       try {
-        const first = await store.db
-          .selectFrom('launch_attempts')
-          .select(['cloud_id', 'credential_id'])
-          .where('order_id', '=', order_id)
-          .where('batch', '=', batch)
-          .limit(1)
-          .executeTakeFirst()
-        if (!first) return 0
-        const { cloud, provider } = await clouds.byId(first.cloud_id, first.credential_id)
+        const asked = await findBatchCloud(store.db, { order_id, batch })
+        if (!asked) return 0
+        const { account, ...cloud } = asked
+        const provider = await clouds.provider(cloud, account)
         const sent = await markSent(store, order_id, batch, provider.capabilities)
         let refused = 0
         await each(

@@ -257,7 +257,7 @@ export async function adoptMachine(
   ])
   await bind(trx, { order_id, instance_id, cloud_id: cloud.id, provider_id, project_id: project.id })
   await takeOrphan(trx, cloud, provider_id, cause)
-  await deriveDeployment(trx, deployment.id, order_event)
+  await recordEvents(trx, await deriveDeployment(trx, deployment.id, order_event!))
   leave(trx, 'machines')
   await wake(trx, [{ target: instanceWorkflowId(instance_id), project_id: project.id }])
 }

@@ -39,6 +39,19 @@ export interface AttemptToSend {
   readonly sealed_user_data: Buffer | null
 }
 
+/** The cloud of a batch, and the account it is created with (null: the cloud's own). */
+export function findBatchCloud(db: Kysely<Tables>, { order_id, batch }: BatchKey) {
+  return db
+    .selectFrom('launch_attempts')
+    .innerJoin('clouds', 'clouds.id', 'launch_attempts.cloud_id')
+    .selectAll('clouds')
+    .select('launch_attempts.credential_id as account')
+    .where('order_id', '=', order_id)
+    .where('batch', '=', batch)
+    .limit(1)
+    .executeTakeFirst()
+}
+
 /** How long a wake may wait for the create step that is about to look again by itself. */
 export const ATTENDED_MS = 4_000
 
@@ -135,10 +148,15 @@ export async function storeOutcomes(store: Store, order_id: string, outcomes: re
 
 type AttemptRow = Awaited<ReturnType<typeof lockAttempts>> extends Map<string, infer R> ? R : never
 
+/** Locks attempts; `is_served`: one of their item has won. Nobody else changes that while the order is locked. */
 export async function lockAttempts(trx: Trx, attempt_ids: readonly string[]) {
   const rows = await trx
     .selectFrom('launch_attempts')
     .selectAll()
+    .select(
+      sql<boolean>`exists (select from launch_attempts winner where winner.item_id = launch_attempts.item_id
+        and winner.state = 'won' and winner.gone_at is null)`.as('is_served'),
+    )
     .where('id', 'in', attempt_ids)
     .orderBy('id')
     .forNoKeyUpdate()
@@ -208,18 +226,7 @@ export async function bindMachines(
   const fresh = found.filter(({ attempt }) => attempt.provider_id === null)
   if (!fresh.length) return new Map()
   const ending = order.wish !== 'run' || order.state === 'compensating' || order.state === 'failed'
-  const item_ids = fresh.map(({ attempt }) => attempt.item_id)
-  const winners = new Set(
-    (
-      await trx
-        .selectFrom('launch_attempts')
-        .select('item_id')
-        .where('item_id', 'in', item_ids)
-        .where('state', '=', 'won')
-        .where('gone_at', 'is', null)
-        .execute()
-    ).map((row) => row.item_id),
-  )
+  const served = new Set(fresh.filter(({ attempt }) => attempt.is_served).map(({ attempt }) => attempt.item_id))
   const instances = await trx
     .selectFrom('instances')
     .select(['id', 'wish', 'state', 'sequence', 'wish_event'])
@@ -238,7 +245,7 @@ export async function bindMachines(
   const surplus: { attempt: AttemptRow; cause: Cause }[] = []
   for (const { attempt, machine, how, seen_at } of fresh) {
     const wins =
-      !ending && attempt.state !== 'lost' && wanted.get(attempt.instance_id) === true && !winners.has(attempt.item_id)
+      !ending && attempt.state !== 'lost' && wanted.get(attempt.instance_id) === true && !served.has(attempt.item_id)
     const cause: Cause = {
       rule: wins ? how : 'surplus_machine',
       reason: wins ? 'the cloud has the machine' : 'a late machine nobody needs',
@@ -254,7 +261,7 @@ export async function bindMachines(
     if (!wins) surplus.push({ attempt, cause })
     else {
       won.push(attempt)
-      winners.add(attempt.item_id)
+      served.add(attempt.item_id)
       changes.push({
         id: attempt.instance_id,
         to: 'starting',
@@ -285,14 +292,13 @@ async function storeBound(
     state: won.includes(attempt) ? 'won' : 'surplus',
     provider_id: machine.provider_id,
   }))
+  const won_items = won.map(({ item_id }) => item_id)
   await sql`
+    with started as (update items set state = 'starting' where id = any(${won_items}::uuid[]))
     update launch_attempts set state = bound.state, provider_id = bound.provider_id, answered_at = clock_timestamp(),
       next_send_at = null, gone_at = null
     from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as bound (id uuid, state text, provider_id text)
     where launch_attempts.id = bound.id`.execute(trx)
-  await sql`update items set state = 'starting' where id = any(${won.map(({ item_id }) => item_id)}::uuid[])`.execute(
-    trx,
-  )
 }
 
 /** A batch of creates of an order. */

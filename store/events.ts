@@ -5,12 +5,15 @@
  * delivery row for each hook that wants the event.
  */
 import { type Kysely, type RawBuilder, sql } from 'kysely'
+import { ulid } from 'ulid'
 import type { Cause } from '../domain/record.ts'
 import { leave, type Store, type Trx } from './database.ts'
 import type { Tables } from './tables.ts'
 
 /** An event to be written. `sequence` is the resource row's, after it was raised in the same transaction. */
 export interface NewEvent {
+  /** Where another of the same call follows from it; see `newEventId`. */
+  readonly id?: string
   readonly project_id: string | null
   readonly resource_type:
     | 'order'
@@ -36,14 +39,18 @@ export interface NewEvent {
 export const hasHooks = (project_id: RawBuilder<unknown>) =>
   sql<boolean>`exists (select from hooks where hooks.project_id = ${project_id} and hooks.state <> 'deleted')`
 
+export const newEventId = (): string => `evt_${ulid()}`
+
 /** Writes events and returns their ids, in the order given. */
 export async function recordEvents(trx: Trx, events: readonly NewEvent[]): Promise<string[]> {
   if (!events.length) return []
   leave(trx, 'events')
+  const ids = events.map(({ id }) => id ?? newEventId())
   const rows = await trx
     .insertInto('events')
     .values(
-      events.map((event) => ({
+      events.map((event, i) => ({
+        id: ids[i]!,
         project_id: event.project_id,
         resource_type: event.resource_type,
         resource_id: event.resource_id,
@@ -55,10 +62,10 @@ export async function recordEvents(trx: Trx, events: readonly NewEvent[]): Promi
         cause: JSON.stringify(event.cause),
       })),
     )
-    .returning(['id', 'number', hasHooks(sql.ref('events.project_id')).as('has_hooks')])
+    .returning(hasHooks(sql.ref('events.project_id')).as('has_hooks'))
     .execute()
   if (rows.some((row) => row.has_hooks)) leave(trx, 'deliveries')
-  return rows.toSorted((a, b) => a.number - b.number).map((row) => row.id)
+  return ids
 }
 
 /** The newest event of a resource: what a rule names as the cause of what it does next. */

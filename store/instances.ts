@@ -38,10 +38,9 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
   if (!changes.length) return new Map()
   const rows = await trx
     .selectFrom('instances')
-    .leftJoin('clouds', 'clouds.id', 'instances.cloud_id')
     .leftJoin('inventory', 'inventory.instance_id', 'instances.id')
     .selectAll('instances')
-    .select(['clouds.name as cloud_name', 'inventory.request_id'])
+    .select('inventory.request_id')
     .where(
       'instances.id',
       'in',
@@ -64,10 +63,6 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
     )
   })
   if (!real.length) return new Map()
-  const cloud_names = await namesOfClouds(
-    trx,
-    real.map((change) => change.cloud_id ?? null),
-  )
   const next = real.map((change) => {
     const row = by_id.get(change.id)!
     return {
@@ -82,7 +77,7 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
       acknowledged: change.acknowledged ?? false,
     }
   })
-  await sql`
+  const { rows: changed } = await sql<{ id: string; cloud: string | null }>`
     update instances set state = n.state, cloud_id = n.cloud_id, credential_id = n.credential_id, provider_id = n.provider_id, raw_state = n.raw_state,
       public_addresses = n.public_addresses, private_addresses = n.private_addresses, sequence = sequence + 1,
       changed_at = clock_timestamp(), absent_lists = 0, stale_since = null,
@@ -92,13 +87,14 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
       blocker = case when n.state <> 'terminated' then blocker end
     from jsonb_to_recordset(${JSON.stringify(next)}::jsonb) as n (id uuid, state text, cloud_id uuid, credential_id uuid, provider_id text,
       raw_state text, public_addresses text[], private_addresses text[], acknowledged boolean)
-    where instances.id = n.id`.execute(trx)
+    where instances.id = n.id
+    returning instances.id, (select name from clouds where clouds.id = instances.cloud_id) as cloud`.execute(trx)
+  const cloud_of = new Map(changed.map(({ id, cloud }) => [id, cloud]))
   const events = await recordEvents(
     trx,
     real.map((change, i) => {
       const row = by_id.get(change.id)!
       const after = next[i]!
-      const cloud = change.cloud_id === undefined ? row.cloud_name : (cloud_names.get(change.cloud_id ?? '') ?? null)
       return {
         project_id: row.project_id,
         resource_type: 'instance' as const,
@@ -111,7 +107,7 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
           name: row.name,
           order_id: row.order_id,
           deployment_id: row.deployment_id,
-          cloud,
+          cloud: cloud_of.get(row.id) ?? null,
           provider_id: after.provider_id,
           public_addresses: after.public_addresses,
           private_addresses: after.private_addresses,
@@ -170,13 +166,6 @@ export async function tellInstance(
 }
 
 const differs = <T>(wanted: T | undefined, present: T): boolean => wanted !== undefined && wanted !== present
-
-async function namesOfClouds(trx: Trx, ids: readonly (string | null)[]): Promise<Map<string, string>> {
-  const wanted = [...new Set(ids.filter((id): id is string => id !== null))]
-  if (!wanted.length) return new Map()
-  const rows = await trx.selectFrom('clouds').select(['id', 'name']).where('id', 'in', wanted).execute()
-  return new Map(rows.map((row) => [row.id, row.name]))
-}
 
 /** An instance as its owner sees it, with the name of its cloud. */
 export function findInstance(db: Kysely<Tables>, project_id: string, instance_id: string) {

@@ -17,7 +17,7 @@ import { releaseClaims } from './claims.ts'
 import { statesByCloud } from './credentials.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
 import { wakeDeployment } from './deployment-actions.ts'
-import { lastEventId, recordEvents } from './events.ts'
+import { lastEventId, type NewEvent, newEventId, recordEvents } from './events.ts'
 import { healingRoom, restartInstances, restartOf, wantAttention } from './healing.ts'
 import { changeInstances } from './instances.ts'
 import { countedError } from './item-errors.ts'
@@ -54,9 +54,8 @@ async function planOnce(trx: Trx, order_id: string, traitsOf: TraitsOf, failing:
   const decided = decideOrder(loaded.view, loaded.now.getTime())
   const steps = stepsOf(loaded, decided)
   const decision = { ...decided, blocker: decided.blocker ?? stepBlocker(failing, steps) }
-  const event = await applyDecision(trx, loaded, decision)
+  await applyDecision(trx, loaded, decision)
   const { deployment_id, wish } = loaded.order
-  if (decision.state !== loaded.order.state) await deriveDeployment(trx, deployment_id, event)
   if (decision.done && wish !== 'run') await wakeDeployment(trx, deployment_id)
   return toPlan(loaded, decision, steps)
 }
@@ -71,28 +70,21 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
   const items = await trx
     .selectFrom('items')
     .innerJoin('instances', 'instances.id', 'items.instance_id')
+    .leftJoin(openAttempts(order_id).as('attempts'), 'attempts.item_id', 'items.id')
     .selectAll('items')
     .select([
       'instances.state as instance_state',
       'instances.wish as instance_wish',
       'instances.changed_at as changed_at',
       'instances.spec',
+      'attempts.open',
       restartOf(order.healing).as('restart'),
       NAMING.as('naming'),
     ])
     .where('items.order_id', '=', order_id)
     .orderBy('items.number')
     .execute()
-  const attempts = await trx
-    .selectFrom('launch_attempts')
-    .selectAll()
-    .where('order_id', '=', order_id)
-    .where('gone_at', 'is', null)
-    .where((where) => where.or([where('state', '!=', 'lost'), where('provider_id', 'is not', null)]))
-    .orderBy('number')
-    .execute()
   const credentials = await statesByCloud(trx, order.credentials)
-  const open = Map.groupBy(attempts, (attempt) => attempt.item_id)
   const view: OrderView = {
     state: order.state,
     policy: order.policy,
@@ -125,7 +117,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
         instance_wish: item.instance_wish,
         naming: item.naming,
         restart: item.restart,
-        open: (open.get(item.id) ?? []).map(attemptView),
+        open: item.open ?? [],
       }),
     ),
   }
@@ -134,44 +126,34 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
 
 type OrderRow = Selectable<Tables['launch_orders']>
 
+interface Planned {
+  readonly now: Date
+  readonly may_delete: boolean
+  readonly deadline_in_ms: number | null
+  /** The order's own; null where it was changed while this waited for the lock. */
+  readonly newest_event: string | null
+}
+
 /** Locks an order; with the time and what else the plan depends on. */
 async function lockPlanned(trx: Trx, order_id: string) {
-  const { rows } = await sql<OrderRow & { now: Date; may_delete: boolean; deadline_in_ms: number | null }>`
+  const { rows } = await sql<OrderRow & Planned>`
     select launch_orders.*, clock_timestamp() as now, ${MAY_DELETE} as may_delete,
-      extract(epoch from deadline_at - record_now())::float8 * 1000 as deadline_in_ms
+      extract(epoch from deadline_at - record_now())::float8 * 1000 as deadline_in_ms,
+      (select id from events where resource_type = 'order' and resource_id = launch_orders.id
+        and sequence = launch_orders.sequence) as newest_event
     from launch_orders where id = ${order_id} for no key update of launch_orders`.execute(trx)
   return rows[0]
 }
 
-function attemptView(attempt: {
-  id: string
-  number: number
-  cloud_id: string
-  batch: number
-  undo_batch: number | null
-  state: AttemptView['state']
-  provider_id: string | null
-  sends: number
-  sent_at: Date | null
-  settle_at: Date | null
-  next_send_at: Date | null
-  error: AttemptView['error']
-}): AttemptView {
-  return {
-    id: attempt.id,
-    number: attempt.number,
-    cloud_id: attempt.cloud_id,
-    batch: attempt.batch,
-    undo_batch: attempt.undo_batch,
-    state: attempt.state,
-    provider_id: attempt.provider_id,
-    sends: attempt.sends,
-    sent_at: attempt.sent_at?.getTime() ?? null,
-    settle_at: attempt.settle_at?.getTime() ?? null,
-    next_send_at: attempt.next_send_at?.getTime() ?? null,
-    error: attempt.error,
-  }
-}
+const ms = (column: string) => sql`floor(extract(epoch from ${sql.ref(column)}) * 1000)`
+
+/** Attempts of an order that may still have, or come to have, a machine, as the rules see them, by item. */
+const openAttempts = (order_id: string) => sql<{ item_id: string; open: AttemptView[] }>`(
+  select item_id, jsonb_agg(jsonb_build_object('id', id, 'number', number, 'cloud_id', cloud_id, 'batch', batch,
+    'undo_batch', undo_batch, 'state', state, 'provider_id', provider_id, 'sends', sends, 'sent_at', ${ms('sent_at')},
+    'settle_at', ${ms('settle_at')}, 'next_send_at', ${ms('next_send_at')}, 'error', error) order by number) as open
+  from launch_attempts
+  where order_id = ${order_id} and gone_at is null and (state <> 'lost' or provider_id is not null) group by item_id)`
 
 type PlannedCloud = CloudRow & { readonly claimed: number; readonly closed_realms: readonly string[] }
 
@@ -220,16 +202,15 @@ function cloudView(cloud: PlannedCloud, credential: CloudView['credential'], tra
 
 // Writing down -------------------------------------------------------------------------------------------------------
 
-/** Applies a decision; returns the order's event, if its state, partial flag or blocker changed. */
-async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision): Promise<string | undefined> {
+async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision): Promise<void> {
   const { order } = loaded
-  await applyAttempts(trx, loaded, decision)
+  await applyAttempts(trx, decision)
   await requireUnchanged(trx, loaded, decision)
-  await applyItems(trx, decision)
+  await applyItems(trx, loaded, decision)
   const blocked = decision.blocker?.code !== order.blocker?.code
   const tells =
     decision.instances.length > 0 || decision.state !== order.state || blocked || decision.partial !== order.partial
-  const order_event = tells ? await lastEventId(trx, 'order', order.id) : undefined
+  const order_event = tells ? (order.newest_event ?? (await lastEventId(trx, 'order', order.id))) : undefined
   const changed = await changeInstances(
     trx,
     decision.instances.map((change) => ({
@@ -248,7 +229,7 @@ async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision):
   )
   await restartInstances(trx, decision.restarts)
   await wantAttention(trx, decision.attention)
-  return applyOrder(trx, loaded, decision, changed, order_event)
+  await applyOrder(trx, loaded, decision, changed, order_event)
 }
 
 /** The last answer a cloud gave for an instance, as evidence of what a rule did with it. */
@@ -258,7 +239,7 @@ function evidenceOf(loaded: Loaded, decision: OrderDecision, instance_id: string
   return error ? { evidence: { class: error.class, message: error.message, observed_at: error.at } } : {}
 }
 
-async function applyAttempts(trx: Trx, { order }: Loaded, decision: OrderDecision): Promise<void> {
+async function applyAttempts(trx: Trx, decision: OrderDecision): Promise<void> {
   for (const change of decision.attempts) {
     await trx
       .updateTable('launch_attempts')
@@ -275,21 +256,6 @@ async function applyAttempts(trx: Trx, { order }: Loaded, decision: OrderDecisio
       from jsonb_to_recordset(${JSON.stringify(decision.undo)}::jsonb) as u (attempt_id uuid, undo_batch int)
       where launch_attempts.id = u.attempt_id`.execute(trx)
   }
-  if (!decision.open.length) return
-  const opened = decision.open.map((attempt) => ({
-    id: newId(),
-    credential_id: order.credentials[attempt.cloud_id] ?? null,
-    ...attempt,
-  }))
-  await sql`
-    with opened as (select * from jsonb_to_recordset(${JSON.stringify(opened)}::jsonb)
-        as o (id uuid, item_id uuid, instance_id uuid, number int, cloud_id uuid, credential_id uuid, batch int)),
-      attempts as (insert into launch_attempts (id, item_id, instance_id, order_id, number, cloud_id, credential_id, batch)
-        select id, item_id, instance_id, ${order.id}::uuid, number, cloud_id, credential_id, batch from opened),
-      counted as (update items set attempts = opened.number from opened where items.id = opened.item_id)
-    insert into claims (attempt_id, cloud_id, project_id) select id, cloud_id, ${order.project_id}::uuid from opened`.execute(
-    trx,
-  )
 }
 
 /** Another machine follows only for what was decided on: instances are read without a lock; people and clouds are quick. */
@@ -312,26 +278,39 @@ async function requireUnchanged(trx: Trx, { items }: Loaded, decision: OrderDeci
     throw new Overtaken(`instance ${overtaken.id} is ${overtaken.state}, wished ${overtaken.wish} meanwhile`)
 }
 
-async function applyItems(trx: Trx, decision: OrderDecision): Promise<void> {
-  if (!decision.items.length) return
-  const rows = decision.items.map((change) => ({
+/** What becomes of items, and the attempts that are opened for them. */
+async function applyItems(trx: Trx, { order }: Loaded, { items, open }: OrderDecision): Promise<void> {
+  if (!items.length && !open.length) return
+  const number_of = new Map(open.map(({ item_id, number }) => [item_id, number]))
+  const rows = items.map((change) => ({
     id: change.id,
     state: change.state,
     cloud_index: change.cloud_index ?? null,
     rounds: change.state === 'running' ? 0 : (change.rounds ?? null),
+    attempts: number_of.get(change.id) ?? null,
     sets_time: change.next_attempt_at !== undefined,
     next_attempt_at: change.next_attempt_at ? new Date(change.next_attempt_at).toISOString() : null,
     sets_error: change.error !== undefined,
     error: change.error ?? null,
   }))
+  const opened = open.map((attempt) => ({
+    id: newId(),
+    credential_id: order.credentials[attempt.cloud_id] ?? null,
+    ...attempt,
+  }))
   await sql`
+    with opened as (select * from jsonb_to_recordset(${JSON.stringify(opened)}::jsonb)
+        as o (id uuid, item_id uuid, instance_id uuid, number int, cloud_id uuid, credential_id uuid, batch int)),
+      attempts as (insert into launch_attempts (id, item_id, instance_id, order_id, number, cloud_id, credential_id, batch)
+        select id, item_id, instance_id, ${order.id}::uuid, number, cloud_id, credential_id, batch from opened),
+      claimed as (insert into claims (attempt_id, cloud_id, project_id) select id, cloud_id, ${order.project_id}::uuid from opened)
     update items set state = c.state, cloud_index = coalesce(c.cloud_index, items.cloud_index),
-      rounds = coalesce(c.rounds, items.rounds),
+      rounds = coalesce(c.rounds, items.rounds), attempts = coalesce(c.attempts, items.attempts),
       errors = case when c.sets_error then ${countedError(sql`nullif(c.error, 'null'::jsonb)`)} else items.errors end,
       next_attempt_at = case when c.sets_time then c.next_attempt_at else items.next_attempt_at end,
       last_error = case when c.sets_error then nullif(c.error, 'null'::jsonb) else items.last_error end
-    from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as c (id uuid, state text, cloud_index int, rounds int, sets_time boolean,
-      next_attempt_at timestamptz, sets_error boolean, error jsonb)
+    from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as c (id uuid, state text, cloud_index int, rounds int, attempts int,
+      sets_time boolean, next_attempt_at timestamptz, sets_error boolean, error jsonb)
     where items.id = c.id`.execute(trx)
 }
 
@@ -341,35 +320,36 @@ async function applyOrder(
   decision: OrderDecision,
   instance_events: ReadonlyMap<string, string>,
   order_event: string | undefined,
-): Promise<string | undefined> {
+): Promise<void> {
   const { order } = loaded
   const blocker = toBlocker(order.blocker, decision.blocker, loaded.now)
   const state_changed = decision.state !== order.state || decision.partial !== order.partial
   const blocker_changed = blocker?.code !== order.blocker?.code
-  let event: string | undefined
   let sequence = order.sequence
   if (state_changed || blocker_changed) {
     sequence++
     const cause_event = instance_events.values().next().value ?? (await newestInstanceEvent(trx, loaded)) ?? order_event
-    const type = state_changed ? 'order.state_changed' : blocker ? 'order.blocked' : 'order.unblocked'
-    ;[event] = await recordEvents(trx, [
-      {
-        project_id: order.project_id,
-        resource_type: 'order',
-        resource_id: order.id,
-        sequence,
-        type,
-        from: order.state,
-        to: decision.state,
-        snapshot: {
-          name: order.name,
-          deployment_id: order.deployment_id,
-          partial: decision.partial,
-          blocker: blocker ?? null,
-        },
-        cause: { rule: decision.rule, reason: decision.reason, ...(cause_event ? { event: cause_event } : {}) },
+    const id = newEventId()
+    const told: NewEvent = {
+      id,
+      project_id: order.project_id,
+      resource_type: 'order',
+      resource_id: order.id,
+      sequence,
+      type: state_changed ? 'order.state_changed' : blocker ? 'order.blocked' : 'order.unblocked',
+      from: order.state,
+      to: decision.state,
+      snapshot: {
+        name: order.name,
+        deployment_id: order.deployment_id,
+        partial: decision.partial,
+        blocker: blocker ?? null,
       },
-    ])
+      cause: { rule: decision.rule, reason: decision.reason, ...(cause_event ? { event: cause_event } : {}) },
+    }
+    const decided = { id: order.id, state: decision.state }
+    const follows = decision.state === order.state ? [] : await deriveDeployment(trx, order.deployment_id, id, decided)
+    await recordEvents(trx, [told, ...follows])
   }
   // With nothing due by itself it waits for its steps or a wake, and is looked at again should that be lost.
   const wait_ms = decision.due_at === null ? LOST_WAKE_MS : Math.max(0, decision.due_at - loaded.now.getTime())
@@ -391,7 +371,6 @@ async function applyOrder(
   if (order.lease_id && decision.state !== order.state) {
     await wake(trx, [{ target: leaseWorkflowId(order.lease_id), project_id: order.project_id }])
   }
-  return event
 }
 
 /** The instance that changed last is what the order's change follows from. */

@@ -7,10 +7,11 @@ import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
 import type { Extra, InstanceSpec, OrderTemplate } from '../domain/launch-order.ts'
 import { choicesOf } from '../domain/order/choices.ts'
+import type { OrderState } from '../domain/order/view.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { insertCredential, type NewCredential } from './credentials.ts'
 import { leave, Overtaken, type Store, type Trx, write } from './database.ts'
-import { hasHooks, recordEvents } from './events.ts'
+import { hasHooks, type NewEvent, recordEvents } from './events.ts'
 import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
 
@@ -389,14 +390,15 @@ export function deploymentState(states: readonly string[]): string {
 }
 
 /**
- * Derives a deployment's state from its orders; the event names what caused it. Not known where the process that changed
- * the order died before it came here: then it was the newest thing that happened to any of them.
+ * Derives a deployment's state from its orders, one of them as it was decided just now; returns the event that tells it,
+ * if it has changed, to be recorded behind the one it follows from.
  */
 export async function deriveDeployment(
   trx: Trx,
   deployment_id: string,
-  cause_event: string | undefined,
-): Promise<void> {
+  cause_event: string,
+  decided?: { readonly id: string; readonly state: OrderState },
+): Promise<NewEvent[]> {
   const deployment = await trx
     .selectFrom('deployments')
     .selectAll()
@@ -405,15 +407,15 @@ export async function deriveDeployment(
     .executeTakeFirstOrThrow()
   const orders = await trx
     .selectFrom('launch_orders')
-    .select('state')
+    .select(['id', 'state'])
     .where('deployment_id', '=', deployment_id)
     .execute()
-  const state = deploymentState(orders.map((order) => order.state))
-  if (state === deployment.state) return
+  const states = orders.map(({ id, state }) => (id === decided?.id ? decided.state : state))
+  const state = deploymentState(states)
+  if (state === deployment.state) return []
   const sequence = deployment.sequence + 1
-  const event = cause_event ?? (await newestOrderEvent(trx, deployment_id))
   await trx.updateTable('deployments').set({ state, sequence }).where('id', '=', deployment_id).execute()
-  await recordEvents(trx, [
+  return [
     {
       project_id: deployment.project_id,
       resource_type: 'deployment',
@@ -425,18 +427,9 @@ export async function deriveDeployment(
       snapshot: { name: deployment.name },
       cause: {
         rule: 'derived_from_orders',
-        reason: `its orders are ${[...new Set(orders.map((o) => o.state))].join(', ')}`,
-        ...(event ? { event } : {}),
+        reason: `its orders are ${[...new Set(states)].join(', ')}`,
+        event: cause_event,
       },
     },
-  ])
-}
-
-async function newestOrderEvent(trx: Trx, deployment_id: string): Promise<string | undefined> {
-  const { rows } = await sql<{ id: string }>`
-    select newest.id from launch_orders, lateral (
-      select id, number from events where resource_type = 'order' and resource_id = launch_orders.id
-      order by sequence desc limit 1) newest
-    where deployment_id = ${deployment_id} order by newest.number desc limit 1`.execute(trx)
-  return rows[0]?.id
+  ]
 }

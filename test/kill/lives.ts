@@ -1,5 +1,5 @@
 /** Lives of the service, one after the other: each a process that dies at a point it is told, see kill-child.ts. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { inject } from 'vitest'
+import { spawnLogged } from '../support/service-process.ts'
 import type { ChildConfiguration } from './kill-child.ts'
 
 const CHILD = join(import.meta.dirname, 'kill-child.ts')
@@ -42,10 +43,7 @@ export async function openLives(): Promise<Lives> {
         temporal_address: inject('temporal_address'),
         workflow_bundle: inject('workflow_bundle'),
       }
-      const child = spawn(process.execPath, [CHILD], {
-        stdio: ['pipe', 'pipe', 'inherit'],
-        env: { ...process.env, KILL_CHILD: JSON.stringify(full) },
-      })
+      const child = spawnLogged(CHILD, { KILL_CHILD: JSON.stringify(full) })
       const life = { process: child, ended: once(child, 'exit') }
       begun.push(life)
       await Promise.race([once(createInterface(child.stdout!), 'line'), life.ended])

@@ -1,10 +1,12 @@
 /** `npm start` as a person starts it: a real process on a data folder, its engine processes, and the end of them all. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { appendFileSync } from 'node:fs'
 import { chmod, mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { inject } from 'vitest'
 import { identify, untilGone } from '../../embedded/identity.ts'
 import { isFree } from '../../embedded/ports.ts'
 import { waitFor } from '../support/wait-for.ts'
@@ -68,11 +70,13 @@ function spawnServer(options: StartOptions): { child: ChildProcess; ended: Promi
     env: { ...Object.fromEntries(kept), HOLDFAST_HOOK_ALLOW: '127.0.0.0/8', ...options.environment },
   })
   let [stdout, stderr] = ['', '']
+  const log = join(inject('logs_folder'), `server-${child.pid}.log`)
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     stdout += text
   })
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr += text
+    appendFileSync(log, text)
   })
   const ended = once(child, 'close').then(([code, signal]) => ({
     code: code as number | null,

@@ -1,7 +1,7 @@
 /** The service inside a child process of a test, on the record and engine of a harness; ends with whoever started it. */
 import { DefaultLogger, Runtime } from '@temporalio/worker'
-import { pino } from 'pino'
 import { createEnvelope } from '../../store/envelope.ts'
+import { openLog } from '../../worker/process.ts'
 import { type Service, startService } from '../../worker/service.ts'
 
 export interface ChildService {
@@ -30,7 +30,7 @@ export async function startChildService(configuration: ChildService): Promise<Se
     auth: 'token',
     hook_allow: '127.0.0.0/8',
     envelope: createEnvelope({ current: { id: 'test', key: Buffer.from(configuration.master_key, 'base64') } }),
-    log: pino({ level: process.env.HOLDFAST_TEST_LOG ?? 'silent' }, pino.destination(2)),
+    log: openLog('info'),
     workflow_bundle: { codePath: configuration.workflow_bundle },
     config_dir: configuration.config_dir,
   })

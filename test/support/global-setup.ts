@@ -20,6 +20,8 @@ declare module 'vitest' {
     temporal_address: string
     /** File with the bundled workflows. */
     workflow_bundle: string
+    /** Log files of processes; searched for what was confided when all tests are over. */
+    logs_folder: string
     /** Where tests note what was confided to the product, see secrets.ts. */
     secrets_file: string
   }
@@ -84,6 +86,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     project.provide('database_url', database_url)
     project.provide('temporal_address', temporal.address)
     project.provide('workflow_bundle', bundle)
+    project.provide('logs_folder', room.logs)
     project.provide('secrets_file', secrets_file)
   } catch (error) {
     await end()

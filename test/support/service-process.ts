@@ -1,7 +1,9 @@
 /** Services beside each other: processes of their own, on the record, engine and clouds of one harness. */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { join } from 'node:path'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { inject } from 'vitest'
 import { openApiClient } from './api-client.ts'
@@ -9,6 +11,7 @@ import type { ChildService } from './child-service.ts'
 import type { Harness, Project } from './harness.ts'
 
 const CHILD = join(import.meta.dirname, 'service-child.ts')
+const LAST_WORDS_MAX = 4_000
 
 export interface ServiceProcess {
   readonly url: string
@@ -20,6 +23,18 @@ export interface ServiceProcess {
   signal(name: NodeJS.Signals): void
   /** Ends it with a signal and waits until it is gone. */
   end(name: 'SIGTERM' | 'SIGKILL'): Promise<void>
+}
+
+/** Starts a process of a test whose log is a file, searched for secrets when all is over; its last words are shown. */
+export function spawnLogged(file: string, env: Readonly<Record<string, string>>): ChildProcess {
+  const log_file = join(inject('logs_folder'), `${basename(file, '.ts')}-${randomUUID()}.log`)
+  const log = openSync(log_file, 'a')
+  const child = spawn(process.execPath, [file], { stdio: ['pipe', 'pipe', log], env: { ...process.env, ...env } })
+  closeSync(log)
+  child.on('exit', (code) => {
+    if (code) process.stderr.write(readFileSync(log_file, 'utf8').slice(-LAST_WORDS_MAX))
+  })
+  return child
 }
 
 /** Starts a service beside whatever else works there; resolves when it is ready. */
@@ -35,10 +50,7 @@ export async function startServiceProcess(
     master_key: h.master_key.toString('base64'),
     port,
   }
-  const child = spawn(process.execPath, [CHILD], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-    env: { ...process.env, SERVICE_CHILD: JSON.stringify(configuration) },
-  })
+  const child = spawnLogged(CHILD, { SERVICE_CHILD: JSON.stringify(configuration) })
   const ended = once(child, 'exit')
   const answered: string[] = []
   const ready = new Promise<string>((resolve) => {
