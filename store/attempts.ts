@@ -9,7 +9,7 @@ import type { AttemptError, Cause } from '../domain/record.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { releaseClaims } from './claims.ts'
 import { refuseCredential } from './credentials.ts'
-import { leave, type Store, type Trx, write } from './database.ts'
+import { isAmong, leave, type Store, type Trx, write } from './database.ts'
 import { changeInstances, type InstanceChange, tellInstance } from './instances.ts'
 import { countedError } from './item-errors.ts'
 import { wake } from './outbox.ts'
@@ -157,7 +157,7 @@ export async function lockAttempts(trx: Trx, attempt_ids: readonly string[]) {
       sql<boolean>`exists (select from launch_attempts winner where winner.item_id = launch_attempts.item_id
         and winner.state = 'won' and winner.gone_at is null)`.as('is_served'),
     )
-    .where('id', 'in', attempt_ids)
+    .where(isAmong('id', attempt_ids))
     .orderBy('id')
     .forNoKeyUpdate()
     .execute()
@@ -231,9 +231,10 @@ export async function bindMachines(
     .selectFrom('instances')
     .select(['id', 'wish', 'state', 'sequence', 'wish_event'])
     .where(
-      'id',
-      'in',
-      fresh.map(({ attempt }) => attempt.instance_id),
+      isAmong(
+        'id',
+        fresh.map(({ attempt }) => attempt.instance_id),
+      ),
     )
     .orderBy('id')
     .forNoKeyUpdate()

@@ -152,6 +152,13 @@ export function isAway(error: unknown): boolean {
   return AWAY.test(codeOf(error)) || (error instanceof Error && AWAY_MESSAGE.test(error.message))
 }
 
+/** Whether a column is one of so many values: one parameter however many, so that the statement is a prepared one. */
+export const isAmong = (
+  column: string,
+  values: readonly (string | number)[],
+  type: 'uuid' | 'text' | 'bigint' = 'uuid',
+) => sql<boolean>`${sql.ref(column)} = any(${values}::${sql.raw(type)}[])`
+
 /** The record's clock, see design: never the process's own. */
 export async function recordNow(db: Reader): Promise<Date> {
   const { rows } = await sql<{ now: Date }>`select record_now() as now`.execute(db)

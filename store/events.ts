@@ -46,25 +46,16 @@ export async function recordEvents(trx: Trx, events: readonly NewEvent[]): Promi
   if (!events.length) return []
   leave(trx, 'events')
   const ids = events.map(({ id }) => id ?? newEventId())
-  const rows = await trx
-    .insertInto('events')
-    .values(
-      events.map((event, i) => ({
-        id: ids[i]!,
-        project_id: event.project_id,
-        resource_type: event.resource_type,
-        resource_id: event.resource_id,
-        sequence: event.sequence,
-        type: event.type,
-        from_state: event.from ?? null,
-        to_state: event.to ?? null,
-        snapshot: JSON.stringify(event.snapshot),
-        cause: JSON.stringify(event.cause),
-      })),
-    )
-    .returning(hasHooks(sql.ref('events.project_id')).as('has_hooks'))
-    .execute()
-  if (rows.some((row) => row.has_hooks)) leave(trx, 'deliveries')
+  // One text whatever their number, so that it is a prepared one.
+  const rows = events.map((event, i) => ({ ...event, id: ids[i]! }))
+  const { rows: told } = await sql<{ has_hooks: boolean }>`
+    insert into events (id, project_id, resource_type, resource_id, sequence, type, from_state, to_state, snapshot, cause)
+    select id, project_id, resource_type, resource_id, sequence, type, "from", "to", snapshot, cause
+    from rows from (jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as (id text, project_id uuid, resource_type text,
+      resource_id uuid, sequence int, type text, "from" text, "to" text, snapshot jsonb, cause jsonb)) with ordinality
+    order by ordinality
+    returning ${hasHooks(sql.ref('events.project_id'))} as has_hooks`.execute(trx)
+  if (told.some((row) => row.has_hooks)) leave(trx, 'deliveries')
   return ids
 }
 

@@ -5,7 +5,7 @@
 import { type Kysely, sql } from 'kysely'
 import type { Cause } from '../domain/record.ts'
 import { instanceWorkflowId } from '../domain/workflow-ids.ts'
-import { shownBlocker, type Trx } from './database.ts'
+import { isAmong, shownBlocker, type Trx } from './database.ts'
 import { recordEvents } from './events.ts'
 import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
@@ -42,9 +42,10 @@ export async function changeInstances(trx: Trx, changes: readonly InstanceChange
     .selectAll('instances')
     .select('inventory.request_id')
     .where(
-      'instances.id',
-      'in',
-      changes.map((change) => change.id),
+      isAmong(
+        'instances.id',
+        changes.map((change) => change.id),
+      ),
     )
     .orderBy('instances.id')
     .forNoKeyUpdate('instances')

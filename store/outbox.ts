@@ -5,7 +5,7 @@
  */
 import { type Kysely, sql } from 'kysely'
 import type { WorkflowId } from '../domain/workflow-ids.ts'
-import { leave, type Trx } from './database.ts'
+import { isAmong, leave, type Trx } from './database.ts'
 import type { Tables } from './tables.ts'
 
 export interface Wake {
@@ -78,5 +78,9 @@ export async function claimWakes(db: Kysely<Tables>, limit: number, claim_ms: nu
 
 /** Deletes what was handed over. */
 export async function forgetWakes(db: Kysely<Tables>, ids: readonly number[]): Promise<void> {
-  if (ids.length) await db.deleteFrom('outbox').where('id', 'in', ids).execute()
+  if (ids.length)
+    await db
+      .deleteFrom('outbox')
+      .where(isAmong('id', ids, 'bigint'))
+      .execute()
 }

@@ -5,7 +5,7 @@ import type { Machine } from '../domain/machine.ts'
 import { instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { bindMachines, lockAttempts } from './attempts.ts'
 import { releaseClaims } from './claims.ts'
-import { leave, type Store, type Trx, write } from './database.ts'
+import { isAmong, leave, type Store, type Trx, write } from './database.ts'
 import { recordEvents } from './events.ts'
 import { changeInstances, type InstanceChange } from './instances.ts'
 import type { CloudRow } from './order-plan.ts'
@@ -95,7 +95,7 @@ const attemptsAt = (db: Kysely<Tables>, cloud_id: string) =>
 
 async function findAttempts(db: Kysely<Tables>, cloud_id: string, ids: readonly string[]) {
   if (!ids.length) return new Map<string, never>()
-  const rows = await attemptsAt(db, cloud_id).where('launch_attempts.id', 'in', ids).execute()
+  const rows = await attemptsAt(db, cloud_id).where(isAmong('launch_attempts.id', ids)).execute()
   return new Map(rows.map((row) => [row.id, row]))
 }
 
@@ -104,7 +104,7 @@ async function findOwned(db: Kysely<Tables>, cloud_id: string, machines: readonl
   if (!machines.length) return new Map<string, never>()
   const ids = machines.map(({ provider_id }) => provider_id)
   const rows = await attemptsAt(db, cloud_id)
-    .where('launch_attempts.provider_id', 'in', ids)
+    .where(isAmong('launch_attempts.provider_id', ids, 'text'))
     .where((where) => where.or([where('gone_at', 'is', null), where('released_at', 'is not', null)]))
     .orderBy(sql`gone_at is null`)
     .execute()
@@ -137,14 +137,14 @@ async function observeStates(
     const rows = await trx
       .selectFrom('instances')
       .select(['id', 'state', 'provider_id', 'wish_event'])
-      .where('id', 'in', ids)
+      .where(isAmong('id', ids))
       .orderBy('id')
       .forNoKeyUpdate()
       .execute()
     await trx
       .updateTable('instances')
       .set({ absent_lists: 0 })
-      .where('id', 'in', ids)
+      .where(isAmong('id', ids))
       .where('absent_lists', '>', 0)
       .execute()
     const now = new Map(rows.map((row) => [row.id, row]))
@@ -185,13 +185,13 @@ async function wakeOwners(trx: Trx, instance_ids: readonly string[]): Promise<vo
     .innerJoin('instances', 'instances.order_id', 'launch_orders.id')
     .select(['launch_orders.id', 'launch_orders.project_id', 'launch_orders.attended_until'])
     .distinct()
-    .where('instances.id', 'in', instance_ids)
+    .where(isAmong('instances.id', instance_ids))
     .execute()
   const acting = await trx
     .selectFrom('actions')
     .select(['instance_id', 'project_id'])
     .distinct()
-    .where('instance_id', 'in', instance_ids)
+    .where(isAmong('instance_id', instance_ids))
     .where('state', 'in', ['queued', 'running'])
     .execute()
   await wake(trx, [
