@@ -10,7 +10,7 @@ import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { releaseClaims } from './claims.ts'
 import { refuseCredential } from './credentials.ts'
 import { isAmong, leave, type Store, type Trx, write } from './database.ts'
-import { changeInstances, type InstanceChange, tellInstance } from './instances.ts'
+import { changeInstances, type InstanceChange, lockInstances, tellInstance } from './instances.ts'
 import { countedError } from './item-errors.ts'
 import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
@@ -227,26 +227,20 @@ export async function bindMachines(
   if (!fresh.length) return new Map()
   const ending = order.wish !== 'run' || order.state === 'compensating' || order.state === 'failed'
   const served = new Set(fresh.filter(({ attempt }) => attempt.is_served).map(({ attempt }) => attempt.item_id))
-  const instances = await trx
-    .selectFrom('instances')
-    .select(['id', 'wish', 'state', 'sequence', 'wish_event'])
-    .where(
-      isAmong(
-        'id',
-        fresh.map(({ attempt }) => attempt.instance_id),
-      ),
-    )
-    .orderBy('id')
-    .forNoKeyUpdate()
-    .execute()
-  const wanted = new Map(instances.map((row) => [row.id, row.wish !== 'terminate' && row.state === 'pending']))
-  const cause_of = new Map(instances.map((row) => [row.id, row.wish_event]))
+  const instances = await lockInstances(
+    trx,
+    fresh.map(({ attempt }) => attempt.instance_id),
+  )
+  const isWanted = (id: string): boolean => {
+    const { wish, state } = instances.get(id)!
+    return wish !== 'terminate' && state === 'pending'
+  }
   const changes: InstanceChange[] = []
   const won: AttemptRow[] = []
   const surplus: { attempt: AttemptRow; cause: Cause }[] = []
   for (const { attempt, machine, how, seen_at } of fresh) {
-    const wins =
-      !ending && attempt.state !== 'lost' && wanted.get(attempt.instance_id) === true && !served.has(attempt.item_id)
+    const wins = !ending && attempt.state !== 'lost' && isWanted(attempt.instance_id) && !served.has(attempt.item_id)
+    const { wish_event } = instances.get(attempt.instance_id)!
     const cause: Cause = {
       rule: wins ? how : 'surplus_machine',
       reason: wins ? 'the cloud has the machine' : 'a late machine nobody needs',
@@ -257,7 +251,7 @@ export async function bindMachines(
         observed_at: (seen_at ?? new Date()).toISOString(),
         sent_at: attempt.sent_at?.toISOString() ?? null,
       },
-      ...(cause_of.get(attempt.instance_id) ? { event: cause_of.get(attempt.instance_id)! } : {}),
+      ...(wish_event ? { event: wish_event } : {}),
     }
     if (!wins) surplus.push({ attempt, cause })
     else {
@@ -277,9 +271,10 @@ export async function bindMachines(
     }
   }
   await storeBound(trx, fresh, won)
+  const changed = await changeInstances(trx, changes, instances)
   for (const { attempt, cause } of surplus)
     await tellInstance(trx, attempt.instance_id, 'instance.surplus_found', {}, cause)
-  return changeInstances(trx, changes)
+  return changed
 }
 
 /** Who has which machine, and whether it serves its item. */

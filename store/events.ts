@@ -84,16 +84,12 @@ const STAMP_LOCK = 4_805_001
  * installation: a position is only ever given to what is visible, so a reader beyond it can miss nothing.
  */
 export async function stampEvents(store: Store): Promise<number> {
-  return store.db.transaction().execute(async (trx) => {
-    const { rows } = await sql<{ locked: boolean }>`select pg_try_advisory_xact_lock(${STAMP_LOCK}) as locked`.execute(
-      trx,
-    )
-    if (!rows[0]?.locked) return 0
-    const stamped = await sql`
-      update events set position = fresh.position
-      from (select number, nextval('event_position') as position
-        from (select number from events where position is null order by number limit ${STAMP_BATCH}) unstamped) fresh
-      where events.number = fresh.number`.execute(trx)
-    return Number(stamped.numAffectedRows ?? 0)
-  })
+  // Rows that another pass has stamped since this statement began are seen without a position, and left as they are.
+  const stamped = await sql`
+    with locked as materialized (select pg_try_advisory_xact_lock(${STAMP_LOCK}) as is_mine)
+    update events set position = fresh.position
+    from (select number, nextval('event_position') as position
+      from (select number from events, locked where is_mine and position is null order by number limit ${STAMP_BATCH}) unstamped) fresh
+    where events.number = fresh.number and events.position is null`.execute(store.db)
+  return Number(stamped.numAffectedRows ?? 0)
 }

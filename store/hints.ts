@@ -13,7 +13,7 @@ import { type Store, TOPICS, type Topic } from './database.ts'
 const CHANNEL = 'holdfast'
 /** Commits within this time share one NOTIFY, and from one to the next it is longer. */
 const COALESCE_MS = 5
-const SPACING_MS = 20
+const SPACING_MS = 40
 const RECONNECT_MS = 500
 
 export interface Hints {

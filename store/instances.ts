@@ -30,27 +30,38 @@ export interface InstanceChange {
   readonly seen_at?: Date
 }
 
-/**
- * Changes instances, in one bulk update; returns the ids that really changed with their new event. A change to the
- * state and values an instance has already is none: no row, no event.
- */
-export async function changeInstances(trx: Trx, changes: readonly InstanceChange[]): Promise<Map<string, string>> {
-  if (!changes.length) return new Map()
+export type LockedInstances = Awaited<ReturnType<typeof lockInstances>>
+
+/** Locks instances, with what a change of them depends on, by id. */
+export async function lockInstances(trx: Trx, ids: readonly string[]) {
   const rows = await trx
     .selectFrom('instances')
     .leftJoin('inventory', 'inventory.instance_id', 'instances.id')
     .selectAll('instances')
     .select('inventory.request_id')
-    .where(
-      isAmong(
-        'instances.id',
-        changes.map((change) => change.id),
-      ),
-    )
+    .where(isAmong('instances.id', ids))
     .orderBy('instances.id')
     .forNoKeyUpdate('instances')
     .execute()
-  const by_id = new Map(rows.map((row) => [row.id, row]))
+  return new Map(rows.map((row) => [row.id, row]))
+}
+
+/**
+ * Changes instances, in one bulk update; `locked`: they were, and are as they were since. Returns the ids that really
+ * changed with their new event. A change to the state and values an instance has already is none: no row, no event.
+ */
+export async function changeInstances(
+  trx: Trx,
+  changes: readonly InstanceChange[],
+  locked?: LockedInstances,
+): Promise<Map<string, string>> {
+  if (!changes.length) return new Map()
+  const by_id =
+    locked ??
+    (await lockInstances(
+      trx,
+      changes.map((change) => change.id),
+    ))
   const real = changes.filter((change) => {
     const row = by_id.get(change.id)
     if (!row || row.state === 'terminated') return false

@@ -75,9 +75,9 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     .select([
       'instances.state as instance_state',
       'instances.wish as instance_wish',
-      'instances.changed_at as changed_at',
       'instances.spec',
       'attempts.open',
+      NEWEST_EVENT.as('newest_event'),
       restartOf(order.healing).as('restart'),
       NAMING.as('naming'),
     ])
@@ -144,6 +144,11 @@ async function lockPlanned(trx: Trx, order_id: string) {
     from launch_orders where id = ${order_id} for no key update of launch_orders`.execute(trx)
   return rows[0]
 }
+
+/** Of the instance that changed last; null for the others. */
+const NEWEST_EVENT = sql<string | null>`
+  case when instances.changed_at = max(instances.changed_at) over () then (
+    select id from events where resource_type = 'instance' and resource_id = instances.id order by sequence desc limit 1) end`
 
 const ms = (column: string) => sql`floor(extract(epoch from ${sql.ref(column)}) * 1000)`
 
@@ -328,7 +333,7 @@ async function applyOrder(
   let sequence = order.sequence
   if (state_changed || blocker_changed) {
     sequence++
-    const cause_event = instance_events.values().next().value ?? (await newestInstanceEvent(trx, loaded)) ?? order_event
+    const cause_event = instance_events.values().next().value ?? newestInstanceEvent(loaded) ?? order_event
     const id = newEventId()
     const told: NewEvent = {
       id,
@@ -374,9 +379,9 @@ async function applyOrder(
 }
 
 /** The instance that changed last is what the order's change follows from. */
-async function newestInstanceEvent(trx: Trx, { items }: Loaded): Promise<string | undefined> {
-  const newest = items.reduce((a, b) => (b.changed_at > a.changed_at ? b : a), items[0]!)
-  return newest.instance_state === 'pending' ? undefined : lastEventId(trx, 'instance', newest.instance_id)
+function newestInstanceEvent({ items }: Loaded): string | undefined {
+  const newest = items.find(({ newest_event }) => newest_event !== null)
+  return newest && newest.instance_state !== 'pending' ? newest.newest_event! : undefined
 }
 
 // Steps --------------------------------------------------------------------------------------------------------------

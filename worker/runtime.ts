@@ -1,11 +1,18 @@
 /** Temporal's library in this process: its messages join our log, its figures our metrics. */
 import { createServer } from 'node:net'
+import { setFlagsFromString } from 'node:v8'
 import { DefaultLogger, type LogLevel, Runtime } from '@temporalio/worker'
 import type { Logger } from 'pino'
 
 const SCRAPE_TIMEOUT_MS = 1_000
 /** As Prometheus wants them. */
 const NAMES = { unitSuffix: true, countersTotalSuffix: true, useSecondsForDurations: true }
+
+/**
+ * The library notes the stack of every promise a workflow makes, each frame looked up in a source map: with all ten frames
+ * that is a twentieth of what an order costs. Two say who threw. For the workflows' thread alone: what runs already keeps its own.
+ */
+const WORKFLOW_STACK_FRAMES = 2
 
 /** Installs it, once a process. Returns what reads its figures as text; empty where there is no port for them. */
 export function installRuntime(log: Logger, metrics_port?: number): () => Promise<string> {
@@ -16,6 +23,7 @@ export function installRuntime(log: Logger, metrics_port?: number): () => Promis
     WARN: 'warn',
     ERROR: 'error',
   }
+  setFlagsFromString(`--stack-trace-limit=${WORKFLOW_STACK_FRAMES}`)
   const bindAddress = `127.0.0.1:${metrics_port}`
   Runtime.install({
     shutdownSignals: [],
