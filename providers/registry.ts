@@ -23,13 +23,13 @@ const ADAPTERS: ReadonlyMap<string, Adapter> = new Map([
   ['simulated', { create: createSimulatedProvider, findProblems: findSimulatedProblems }],
 ])
 
+const NAMES = [...ADAPTERS.keys()]
+
 /** What has to be mended in a description before an adapter can be made of it, by its fields. Calls nobody. */
 export function findCloudProblems(cloud: CloudDescription): Problem[] {
   const adapter = ADAPTERS.get(cloud.provider)
   if (adapter) return adapter.findProblems(cloud)
-  return [
-    { path: 'provider', reason: 'is not a type of cloud there is an adapter for', accepted: [...ADAPTERS.keys()] },
-  ]
+  return [{ path: 'provider', reason: 'is not a type of cloud there is an adapter for', accepted: NAMES }]
 }
 
 /**
@@ -40,7 +40,7 @@ export function createProvider(cloud: CloudAccount): Provider {
   const adapter = ADAPTERS.get(cloud.provider)
   if (!adapter) {
     throw new ProviderError('invalid', `There is no provider named ${JSON.stringify(cloud.provider.slice(0, 100))}.`, {
-      evidence: { known: [...ADAPTERS.keys()] },
+      evidence: { known: NAMES },
     })
   }
   return adapter.create(cloud)

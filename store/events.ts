@@ -39,6 +39,7 @@ export interface NewEvent {
 export const hasHooks = (project_id: RawBuilder<unknown>) =>
   sql<boolean>`exists (select from hooks where hooks.project_id = ${project_id} and hooks.state <> 'deleted')`
 
+/** The id of an event to be, for what follows from it. */
 export const newEventId = (): string => `evt_${ulid()}`
 
 /** Writes events and returns their ids, in the order given. */

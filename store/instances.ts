@@ -30,7 +30,7 @@ export interface InstanceChange {
   readonly seen_at?: Date
 }
 
-export type LockedInstances = Awaited<ReturnType<typeof lockInstances>>
+type LockedInstances = Awaited<ReturnType<typeof lockInstances>>
 
 /** Locks instances, with what a change of them depends on, by id. */
 export async function lockInstances(trx: Trx, ids: readonly string[]) {

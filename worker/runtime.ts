@@ -9,8 +9,8 @@ const SCRAPE_TIMEOUT_MS = 1_000
 const NAMES = { unitSuffix: true, countersTotalSuffix: true, useSecondsForDurations: true }
 
 /**
- * The library notes the stack of every promise a workflow makes, each frame looked up in a source map: with all ten frames
- * that is a twentieth of what an order costs. Two say who threw. For the workflows' thread alone: what runs already keeps its own.
+ * The library notes the stack of every promise a workflow makes, each frame looked up in a source map. Two say who threw.
+ * For threads to come, the workflows' among them: what runs already keeps its own.
  */
 const WORKFLOW_STACK_FRAMES = 2
 

@@ -5,9 +5,8 @@ import { PCM_STATUSES, SETTABLE } from '../../domain/pcm/status.ts'
 import { authenticate } from '../auth.ts'
 import type { Api, ApiContext, ApiEnv } from '../context.ts'
 import { readJson } from '../request.ts'
-import { errors, ROLES, SECURITY } from '../route.ts'
+import { ROLES, SECURITY } from '../route.ts'
 import { json } from '../schemas.ts'
-import { PCM } from './errors.ts'
 
 // Schemas ------------------------------------------------------------------------------------------------------------
 
@@ -53,7 +52,6 @@ export const InstanceInput = z
   })
   .openapi('PcmInstanceInput', { description: 'What is left out is the default of the cloud, then of its provider.' })
 export const StatusInput = z.object({ status: z.enum(Object.keys(SETTABLE)) }).openapi('PcmStatusInput')
-export const InventoryName = Attributes.openapi('InventoryName', { description: 'A name of the built-in inventory.' })
 
 const PcmError = z
   .object({ error: Text, status: Text, message: Text, details: Attributes.optional() })
@@ -76,10 +74,15 @@ const ERRORS = {
 
 export type Handler = (c: ApiContext) => Response | Promise<Response>
 
-export interface PcmRoute {
-  readonly method: 'get' | 'post' | 'put' | 'delete'
-  /** With parameters as `{name}`. */
+/** Where a route is, with parameters as `{name}`. */
+export interface Place {
   readonly path: string
+  /** Other addresses of the same, which the document does not list. */
+  readonly aliases?: readonly string[]
+}
+
+export interface PcmRoute extends Place {
+  readonly method: 'get' | 'post' | 'put' | 'delete'
   readonly summary: string
   /** Schema of the body; left out: there is none. */
   readonly body?: z.ZodType
@@ -87,8 +90,6 @@ export interface PcmRoute {
   readonly answers: Readonly<Record<number, { description: string; content?: object }>>
   /** Between the token and the body. */
   readonly before?: MiddlewareHandler<ApiEnv>
-  /** Other addresses of the same, which the document does not list. */
-  readonly aliases?: readonly string[]
 }
 
 const WAITS = 'Seconds to wait for the outcome, at most 60; `Prefer: wait=N` says the same.'
@@ -103,32 +104,25 @@ export function addRoute(app: Api, route: PcmRoute, handler: Handler): void {
   const addresses = [path, ...aliases].map((address) => address.replaceAll(/\{(\w+)\}/g, ':$1'))
   app.on([method.toUpperCase()], addresses, ...between, handler)
   const names = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name!)
-  const is_pcm = path.startsWith(PCM)
   app.openAPIRegistry.registerPath({
     method,
     path,
     summary,
-    tags: [is_pcm ? 'pcm' : 'inventory'],
+    tags: ['pcm'],
     security: SECURITY,
     description: `Roles: ${ROLES[permission]}.`,
     request: {
       params: z.object(Object.fromEntries(names.map((name) => [name, Text]))),
-      ...(is_pcm
-        ? {
-            query: z.object({
-              pretty: Text.optional(),
-              details: Text.optional(),
-              ...(method === 'get' || method === 'put'
-                ? {}
-                : { wait: Text.optional().openapi({ description: WAITS }) }),
-            }),
-          }
-        : {}),
+      query: z.object({
+        pretty: Text.optional(),
+        details: Text.optional(),
+        ...(method === 'post' || method === 'delete' ? { wait: Text.optional().openapi({ description: WAITS }) } : {}),
+      }),
       ...(method === 'get'
         ? {}
         : { headers: z.object({ 'idempotency-key': Text.optional(), prefer: Text.optional() }) }),
       ...(body ? { body: { required: true, content: { 'application/json': { schema: body } } } } : {}),
     },
-    responses: { ...answers, ...(is_pcm ? ERRORS : errors) },
+    responses: { ...answers, ...ERRORS },
   })
 }

@@ -3,7 +3,7 @@
  * same. Unknown fields are left aside.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { z } from '@hono/zod-openapi'
+import { createRoute, z } from '@hono/zod-openapi'
 import { v7 as newId } from 'uuid'
 import { DomainError } from '../../domain/errors.ts'
 import type { Attributes } from '../../domain/pcm/configuration.ts'
@@ -23,6 +23,7 @@ import { listOffers as listTold } from '../../store/surveys.ts'
 import { type Api, type ApiContext, callerOf } from '../context.ts'
 import { notFound } from '../errors.ts'
 import { requestKey } from '../request.ts'
+import { errors, guarded } from '../route.ts'
 import { iso, json, UUID, Word } from '../schemas.ts'
 import {
   addRoute,
@@ -32,8 +33,8 @@ import {
   Index,
   Instance,
   InstanceInput,
-  InventoryName,
   Offer,
+  type Place,
   Services,
   StatusInput,
 } from './document.ts'
@@ -49,54 +50,56 @@ const NAME_WAIT_S = 3
 const WAIT_POLL_MS = 100
 const CONSOLE_BYTES_MAX = 65_536
 
+const inventoryName = createRoute({
+  method: 'get',
+  path: '/api/inventory/{name}',
+  tags: ['inventory'],
+  summary: 'Read a name the built-in inventory gave',
+  ...guarded('read'),
+  request: { params: z.strictObject({ name: z.string() }) },
+  responses: { 200: json('The name.', z.strictObject({ inventory: z.looseObject({}) })), ...errors },
+})
+
 /** Registers `/pcm_api` and `/api/inventory`. */
 export function routePcm(app: Api): void {
-  const get = (path: string, summary: string, schema: z.ZodType, handler: Handler, aliases: readonly string[] = []) =>
-    addRoute(
-      app,
-      { method: 'get', path, summary, answers: { 200: json('What was asked for.', schema) }, aliases },
-      handler,
-    )
+  const get = (place: Place, summary: string, schema: z.ZodType, handler: Handler) =>
+    addRoute(app, { ...place, method: 'get', summary, answers: { 200: json('What was asked for.', schema) } }, handler)
 
-  get(PCM, 'Services there are, this one among them', Services, (c) => {
+  get({ path: PCM }, 'Services there are, this one among them', Services, (c) => {
     const { services } = c.get('configuration')
     return pcmJson(c, { ...services, v2api: new URL(V2, c.req.url).href }, 200)
   })
-  get(V2, 'Where the nouns are', Index, (c) =>
+  get({ path: V2 }, 'Where the nouns are', Index, (c) =>
     pcmJson(c, { clouds: `${V2}/clouds`, images: `${V2}/images`, sizes: `${V2}/sizes` }, 200),
   )
   for (const kind of ['sizes', 'images'] as const) {
     const one = `${kind}/{${singular(kind)}}`
-    get(`${V2}/${kind}`, `List the ${kind} of the configuration`, z.array(Offer), (c) =>
+    get({ path: `${V2}/${kind}` }, `List the ${kind} of the configuration`, z.array(Offer), (c) =>
       pcmJson(c, [...c.get('configuration')[kind].values()], 200),
     )
-    get(`${V2}/${one}`, `Read one of the ${kind} of the configuration`, Offer, (c) =>
+    get({ path: `${V2}/${one}` }, `Read one of the ${kind} of the configuration`, Offer, (c) =>
       pcmJson(c, requireConfigured(c, kind), 200),
     )
-    const here = ofCloud(`/${kind}`)
-    get(here.path, `List the ${kind} of a cloud`, z.array(Offer), listOffersOf(kind), here.aliases)
-    const there = ofCloud(`/${one}`)
-    get(there.path, `Read one of the ${kind} of a cloud`, Offer, readOfferOf(kind), there.aliases)
+    get(ofCloud(`/${kind}`), `List the ${kind} of a cloud`, z.array(Offer), listOffersOf(kind))
+    get(ofCloud(`/${one}`), `Read one of the ${kind} of a cloud`, Offer, readOfferOf(kind))
   }
-  get(`${V2}/clouds`, 'List clouds: their names, or with `?view=status` how they are', Clouds, async (c) => {
+  get({ path: `${V2}/clouds` }, 'List clouds: their names, or with `?view=status` how they are', Clouds, async (c) => {
     const clouds = await visible(c)
     const view = c.req.query('view')
     return pcmJson(c, view === 'status' ? clouds.map(statusOf) : clouds.map(({ name }) => name), 200)
   })
-  const cloud = ofCloud('')
   const readCloud: Handler = async (c) => pcmJson(c, { ...statusOf(await requireCloud(c)), service: 'compute' }, 200)
-  get(cloud.path, 'Read a cloud: how it is, and since when', Cloud, readCloud, cloud.aliases)
+  get(ofCloud(''), 'Read a cloud: how it is, and since when', Cloud, readCloud)
 
   const all = ofCloud('/instances')
   const one = ofCloud('/instances/{instance_id}')
-  const console_log = ofCloud('/instances/{instance_id}/console_log')
   const shown = (description: string) => json(description, Instance)
   const list: Handler = async (c) => {
     const { id } = await requireCloud(c)
     const rows = await listPcmInstances(c.get('deps').store.db, c.get('identity').project_id, id, INSTANCES_MAX)
     return pcmJson(c, rows.map(render), 200)
   }
-  get(all.path, 'List instances of a cloud, newest first', z.array(Instance), list, all.aliases)
+  get(all, 'List instances of a cloud, newest first', z.array(Instance), list)
   addRoute(
     app,
     {
@@ -110,7 +113,7 @@ export function routePcm(app: Api): void {
     create,
   )
   const read: Handler = async (c) => pcmJson(c, render(await requireInstance(c)), 200)
-  get(one.path, 'Read an instance', Instance, read, one.aliases)
+  get(one, 'Read an instance', Instance, read)
   addRoute(
     app,
     {
@@ -136,7 +139,7 @@ export function routePcm(app: Api): void {
   addRoute(
     app,
     {
-      ...console_log,
+      ...ofCloud('/instances/{instance_id}/console_log'),
       method: 'get',
       summary: 'Read what an instance wrote to its console, the last 64 KiB',
       answers: {
@@ -149,8 +152,8 @@ export function routePcm(app: Api): void {
     consoleLog,
   )
 
-  get('/api/inventory/{name}', 'Read a name the built-in inventory gave', InventoryName, async (c) => {
-    const name = c.req.param('name') ?? ''
+  app.openapi(inventoryName, async (c) => {
+    const { name } = c.req.valid('param')
     // The record has no texts with a zero byte, and cannot be asked for one.
     const row = name.includes('\0')
       ? undefined
@@ -161,7 +164,7 @@ export function routePcm(app: Api): void {
 }
 
 /** Clouds have three words. */
-const ofCloud = (rest: string) => ({
+const ofCloud = (rest: string): Place => ({
   path: `${V2}/clouds/{cloud}${rest}`,
   aliases: ['cloud', 'locations'].map((word) => `${V2}/${word}/{cloud}${rest}`),
 })

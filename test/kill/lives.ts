@@ -5,12 +5,13 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { setTimeout as delay } from 'node:timers/promises'
 import { inject } from 'vitest'
 import { spawnLogged } from '../support/service-process.ts'
+import { waitFor } from '../support/wait-for.ts'
 import type { ChildConfiguration } from './kill-child.ts'
 
 const CHILD = join(import.meta.dirname, 'kill-child.ts')
+const LIFE_MS_MAX = 300_000
 
 export interface Life {
   readonly process: ChildProcess
@@ -25,9 +26,9 @@ export interface Lives {
   close(): Promise<void>
 }
 
-/** Waits until it is so, as long as whoever is asked lives: `waitFor` would go on asking a process that died. */
+/** Waits until it is so, as long as the life that is asked goes on. */
 export async function untilTrue(ask: () => Promise<boolean>): Promise<void> {
-  while (!(await ask())) await delay(50)
+  await waitFor(ask, { what: 'what a life was to do', timeout_ms: LIFE_MS_MAX, interval_ms: 50, errors_end: true })
 }
 
 export async function openLives(): Promise<Lives> {

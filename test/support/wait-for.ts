@@ -6,6 +6,8 @@ export interface WaitOptions {
   readonly what: string
   readonly timeout_ms?: number
   readonly interval_ms?: number
+  /** A check that throws ends the wait: whoever is asked may die, and is not asked again. */
+  readonly errors_end?: boolean
 }
 
 /**
@@ -14,7 +16,7 @@ export interface WaitOptions {
  */
 export async function waitFor<Result>(
   check: () => Result | Promise<Result>,
-  { what, timeout_ms = 5_000, interval_ms = 10 }: WaitOptions,
+  { what, timeout_ms = 5_000, interval_ms = 10, errors_end = false }: WaitOptions,
 ): Promise<NonNullable<Exclude<Result, false | 0 | ''>>> {
   const deadline = performance.now() + timeout_ms
   let cause: unknown
@@ -24,6 +26,7 @@ export async function waitFor<Result>(
       if (result) return result as NonNullable<Exclude<Result, false | 0 | ''>>
       cause = undefined
     } catch (error) {
+      if (errors_end) throw error
       cause = error
     }
     if (performance.now() >= deadline) throw new Error(`waited ${timeout_ms} ms in vain for ${what}`, { cause })
