@@ -1,6 +1,6 @@
 /**
- * The host's clock may be set back under a running record. Deadlines that people named are meant by the clock and stay;
- * what was "now" or "in two seconds" would lie an hour ahead, and is moved back by as much.
+ * The host's clock may be set under a running record. Deadlines that people named are meant by the clock and stay; after
+ * a step back, what was "now" or "in two seconds" would lie an hour ahead, and is moved back by as much.
  */
 import { sql } from 'kysely'
 import { type Store, write } from './database.ts'
@@ -9,21 +9,36 @@ import { wakeOpen } from './housekeeping.ts'
 /** Less than this is the usual correction of a clock, and as long as a retry at most. */
 const JUMP_S = 5
 
+/** A last look is remembered for as long before it is written anew: the record may be this much behind it. */
+const WRITTEN_S = JUMP_S
+
 /**
- * Remembers the real time; where it lies behind what was remembered, mends the record. Returns by how many ms the clock
- * was set back, 0 as a rule. Called by every worker all the time.
+ * Remembers the real time; where it lies behind what was remembered, mends the record, and where it lies further ahead
+ * than time has passed, wakes whoever sleeps. Called by every worker all the time; `unseen_ms`: how long ago, by a clock
+ * that nobody sets, this one called before (Infinity: never). Returns by how many ms the clock was set (negative: back),
+ * 0 as a rule.
  */
-export async function watchClock(store: Store): Promise<number> {
+export async function watchClock(store: Store, unseen_ms: number): Promise<number> {
   const { rows } = await sql<{ behind: boolean; old: boolean }>`
     select clock_seen_at > clock_timestamp() + ${JUMP_S} * interval '1 s' as behind,
-      clock_seen_at < clock_timestamp() - ${JUMP_S} * interval '1 s' as old from installation`.execute(store.db)
+      clock_seen_at < clock_timestamp() - ${WRITTEN_S} * interval '1 s' as old from installation`.execute(store.db)
   const { behind, old } = rows[0]!
   if (behind) return mendClock(store)
-  if (old)
-    await sql`update installation set clock_seen_at = clock_timestamp() where clock_seen_at < clock_timestamp()`.execute(
-      store.db,
-    )
-  return 0
+  return old ? advanceClock(store, unseen_ms) : 0
+}
+
+/** Dates are meant by the new clock, and so are the timers of those who sleep: set by the old one, they would be late. */
+function advanceClock(store: Store, unseen_ms: number): Promise<number> {
+  return write(store, async (trx) => {
+    const { rows } = await sql<{ ms: number }>`
+      with seen as (select clock_seen_at from installation for update)
+      update installation set clock_seen_at = clock_timestamp() from seen where seen.clock_seen_at < clock_timestamp()
+      returning (extract(epoch from clock_timestamp() - seen.clock_seen_at) * 1000)::float8 as ms`.execute(trx)
+    const ahead_ms = (rows[0]?.ms ?? 0) - unseen_ms
+    if (ahead_ms < (JUMP_S + WRITTEN_S) * 1_000) return 0 // or another worker was faster
+    await wakeOpen(trx)
+    return Math.round(ahead_ms)
+  })
 }
 
 function mendClock(store: Store): Promise<number> {
@@ -59,6 +74,6 @@ function mendClock(store: Store): Promise<number> {
     await sql`update hooks set attended_until = null where attended_until > ${past}`.execute(trx)
     await sql`update hooks set paused_until = paused_until - ${back} where paused_until > record_now()`.execute(trx)
     await wakeOpen(trx)
-    return Math.round(ms)
+    return -Math.round(ms)
   })
 }

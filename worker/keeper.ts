@@ -32,10 +32,7 @@ export interface KeeperNeeds {
 }
 
 /** One round. Throws `unavailable` where the namespace belongs to another installation. */
-export async function keepEngine({ store, client, task_queue, installation_id, log }: KeeperNeeds): Promise<void> {
-  const set_back_ms = await watchClock(store)
-  if (set_back_ms)
-    log.warn({ set_back_ms }, "PostgreSQL's clock was set back; what was about to happen goes on by the new one")
+async function keepEngine({ store, client, task_queue, installation_id, log }: KeeperNeeds): Promise<void> {
   await client.withDeadline(Date.now() + CALL_TIMEOUT_MS, async () => {
     const owner = await ownerOfNamespace(client)
     if (owner === null) {
@@ -103,9 +100,15 @@ export async function runKeeper(
   signal: AbortSignal,
   onHealth: (healthy: boolean) => void,
 ): Promise<void> {
+  let clock_seen_at_ms = Number.NEGATIVE_INFINITY
   while (!signal.aborted) {
     let pause_ms = ROUND_MS
     try {
+      const at_ms = performance.now()
+      const set_by_ms = await watchClock(needs.store, at_ms - clock_seen_at_ms)
+      clock_seen_at_ms = at_ms
+      if (set_by_ms)
+        needs.log.warn({ set_by_ms }, "PostgreSQL's clock was set; what was about to happen goes on by the new one")
       await keepEngine(needs)
       onHealth(true)
     } catch (error) {

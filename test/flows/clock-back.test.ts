@@ -1,7 +1,7 @@
 /**
- * The clock of the host is set back by an hour while orders, leases and deliveries are under way: PostgreSQL's, and the
- * one of our processes. Temporal and the clouds, elsewhere, keep theirs. What has a date keeps it, by the new clock;
- * everything else goes on at once; nothing happens early or twice.
+ * The clock of the host is set back by an hour, and right again, while orders, leases and deliveries are under way:
+ * PostgreSQL's, and the one of our processes. Temporal and the clouds, elsewhere, keep theirs. What has a date keeps it,
+ * by the new clock; everything else goes on at once; nothing happens early or twice.
  */
 import type { ChildProcess } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -97,6 +97,8 @@ afterAll(async () => {
 test('an hour back: dates are kept by the new clock, the rest goes on at once', async () => {
   const { rows } = await sql<{ path: string }>`select current_setting('search_path') as path`.execute(h.store.db)
   expect(rows).toEqual([{ path: 'faked, pg_catalog, public' }])
+  await setClock(0)
+  const before = new Set((await control.machines()).map(({ id }) => id))
   const order = { name: 'leased', count: 1 }
   const running = await submitLease(project, { end_in_ms: 40_000, order })
   await untilLease(project.api, running.id, ['ACTIVE'])
@@ -130,16 +132,28 @@ test('an hour back: dates are kept by the new clock, the rest goes on at once', 
   // By the new clock both dates are an hour away.
   expect(await getLease(project.api, waiting.id)).toMatchObject({ state: 'PENDING' })
   expect(await getLease(project.api, running.id)).toMatchObject({ state: 'ACTIVE' })
-  const machines = await control.machines()
+  // Its timer is set for an hour and more: what wakes it in time is that the clock was set right. Nobody else would before
+  // it is half a minute late.
+  const planned_back = await submitLease(project, { start_in_ms: HOUR_MS + 30_000, end_in_ms: 3 * HOUR_MS })
+  // What is signed before a jump and checked after it is refused, rightly.
+  await waitFor(
+    () => receiver.ledger.some(({ resource, status }) => resource === `lease/${planned_back.id}` && status === 200),
+    wait('the receiver to hear of the planned lease'),
+  )
+  const machines = (await control.machines()).filter(({ id }) => !before.has(id))
   expect(machines.filter(({ gone_at }) => gone_at === null)).toHaveLength(1 + 3 + 1 + 1)
 
   await setClock(0)
   const started = await untilLease(project.api, waiting.id, ['ACTIVE'])
+  const planned = await untilLease(project.api, planned_back.id, ['ACTIVE'])
+  expect(planned.events.find(({ type }) => type === 'start_lease')!.late_ms).toBeLessThan(30_000)
   const ended = await waitFor(async () => {
     const lease = await getLease(project.api, running.id)
     return lease.state === 'TERMINATED' && lease
   }, wait('the lease to end'))
-  for (const { status, late_ms } of [...started.events, ...ended.events].filter((event) => event.status === 'DONE')) {
+  for (const { status, late_ms } of [...started.events, ...planned.events, ...ended.events].filter(
+    (event) => event.status === 'DONE',
+  )) {
     expect(status).toBe('DONE')
     expect(late_ms).toBeGreaterThanOrEqual(0)
   }

@@ -30,6 +30,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   dropOld: 'what nobody needs any more, one transaction a piece: test/flows/credentials.test.ts',
   shiftClock: 'only tests shift the clock',
   mendClock: 'a clock set back, one transaction: test/flows/clock-back.test.ts',
+  advanceClock: 'a clock set right again, one transaction: test/flows/clock-back.test.ts',
   markRestored: 'the first start after a restore, one transaction: test/flows/restore.test.ts',
   beginCall: 'an inventory outside: test/kill/inventory.test.ts',
   storeNamed: 'an inventory outside: test/kill/inventory.test.ts',
