@@ -5,7 +5,8 @@
  * delivery row for each hook that wants the event.
  */
 import { type Kysely, type RawBuilder, sql } from 'kysely'
-import { ulid } from 'ulid'
+import { uuidToULID } from 'ulid'
+import { v7 as newId } from 'uuid'
 import type { Cause } from '../domain/record.ts'
 import { leave, type Store, type Trx } from './database.ts'
 import type { Tables } from './tables.ts'
@@ -39,8 +40,8 @@ export interface NewEvent {
 export const hasHooks = (project_id: RawBuilder<unknown>) =>
   sql<boolean>`exists (select from hooks where hooks.project_id = ${project_id} and hooks.state <> 'deleted')`
 
-/** The id of an event to be, for what follows from it. */
-export const newEventId = (): string => `evt_${ulid()}`
+/** The id of an event to be, for what follows from it. (`ulid()` asks the system for its chance letter by letter.) */
+export const newEventId = (): string => `evt_${uuidToULID(newId())}`
 
 /** Writes events and returns their ids, in the order given. */
 export async function recordEvents(trx: Trx, events: readonly NewEvent[]): Promise<string[]> {

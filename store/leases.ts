@@ -9,7 +9,7 @@ import type { OrderTemplate } from '../domain/launch-order.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId } from '../domain/workflow-ids.ts'
 import { recordNow, type Store, shownBlocker, type Trx, write } from './database.ts'
-import { recordEvents } from './events.ts'
+import { newEventId, recordEvents } from './events.ts'
 import { claimKey } from './idempotency.ts'
 import type { Caller, RequestKey } from './orders.ts'
 import { wake } from './outbox.ts'
@@ -44,23 +44,24 @@ export function createLease(
     const now = await recordNow(trx)
     const start_at = lease.start_at === 'now' ? now : lease.start_at
     checkMoments({ ...lease, start_at }, now)
+    const event = newEventId()
     await trx
-      .insertInto('leases')
-      .values({
-        id: lease_id,
-        project_id: caller.project_id,
-        user_id: caller.user_id,
-        name: lease.name,
-        start_at,
-        end_at: lease.end_at,
-        before_end_at: lease.before_end_at,
-        order_template: lease.order ? JSON.stringify(lease.order) : null,
-        wished_by: caller.user_id,
-        due_at: start_at,
-        sequence: 1,
-      })
-      .execute()
-    await trx
+      .with('made', (made) =>
+        made.insertInto('leases').values({
+          id: lease_id,
+          project_id: caller.project_id,
+          user_id: caller.user_id,
+          name: lease.name,
+          start_at,
+          end_at: lease.end_at,
+          before_end_at: lease.before_end_at,
+          order_template: lease.order ? JSON.stringify(lease.order) : null,
+          wished_by: caller.user_id,
+          wish_event: event,
+          due_at: start_at,
+          sequence: 1,
+        }),
+      )
       .insertInto('lease_events')
       .values(
         (
@@ -72,8 +73,9 @@ export function createLease(
         ).flatMap(([type, time]) => (time ? [{ id: newId(), lease_id, type, time }] : [])),
       )
       .execute()
-    const [event] = await recordEvents(trx, [
+    await recordEvents(trx, [
       {
+        id: event,
         project_id: caller.project_id,
         resource_type: 'lease',
         resource_id: lease_id,
@@ -84,7 +86,6 @@ export function createLease(
         cause: { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: 'requested' },
       },
     ])
-    await trx.updateTable('leases').set({ wish_event: event! }).where('id', '=', lease_id).execute()
     await wake(trx, [{ target: leaseWorkflowId(lease_id), kind: 'start', project_id: caller.project_id }])
     return { lease_id }
   })
@@ -212,15 +213,17 @@ export function endLease(
     const lease = await lockLease(trx, caller, lease_id, options.if_match)
     if (lease.wish === 'end' || lease.state === 'TERMINATED' || lease.state === 'ERROR') return
     const now = await recordNow(trx)
-    const event = await changeLease(
+    const event = newEventId()
+    const wish = { wish: 'end' as const, wish_version: lease.wish_version + 1, wish_event: event }
+    await changeLease(
       trx,
       lease,
       'lease.wish_changed',
       lease.state,
-      { wish: 'end', wish_version: lease.wish_version + 1, wished_by: caller.user_id, wished_at: now, due_at: now },
+      { ...wish, wished_by: caller.user_id, wished_at: now, due_at: now },
       actorCause(caller),
+      event,
     )
-    await trx.updateTable('leases').set({ wish_event: event }).where('id', '=', lease_id).execute()
     await wake(trx, [{ target: leaseWorkflowId(lease_id), project_id: lease.project_id }])
   })
 }
@@ -248,6 +251,7 @@ export async function changeLease(
   to: LeaseRow['state'],
   set: Partial<Omit<LeaseRow, 'order_template' | 'blocker' | 'id'>>,
   cause: Cause,
+  event = newEventId(),
 ): Promise<string> {
   lease.sequence++
   const from = lease.state
@@ -257,8 +261,9 @@ export async function changeLease(
     .set({ ...set, state: to, sequence: lease.sequence })
     .where('id', '=', lease.id)
     .execute()
-  const [event] = await recordEvents(trx, [
+  await recordEvents(trx, [
     {
+      id: event,
       project_id: lease.project_id,
       resource_type: 'lease',
       resource_id: lease.id,
@@ -270,7 +275,7 @@ export async function changeLease(
       cause,
     },
   ])
-  return event!
+  return event
 }
 
 /** A lease as its owner sees it, with its events. */
