@@ -4,7 +4,7 @@
  */
 import { cancellationSignal } from '@temporalio/activity'
 import { type Machine, type Provider, ProviderError } from '../providers/provider.ts'
-import { accountsInUse, noteRefused } from '../store/credentials.ts'
+import { accountsInUse, noteListed, noteRefused } from '../store/credentials.ts'
 import { realNow, type Store } from '../store/database.ts'
 import type { Hints } from '../store/hints.ts'
 import type { CloudRow } from '../store/order-plan.ts'
@@ -63,6 +63,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
     }
     const took_ms = Math.round(performance.now() - begun_at)
     if (account === null) await noteCloud(store, cloud, { state: 'ok', sent_at, took_ms })
+    else await noteListed(store.db, account, sent_at)
     const absent = await countAbsent(store, cloud, account, seen, sent_at, provider.capabilities.list_lag_ms)
     const missing: { id: string; provider_id: string }[] = []
     for (const row of absent.slice(0, GETS_MAX)) if ((await find(provider, row.provider_id)) === null) missing.push(row)
@@ -96,7 +97,7 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
           const begun_at = performance.now()
           const outcome = await tryLook(cloud, provider, cancelled)
           for (const account of await accountsInUse(store.db, cloud.id)) await tryAccount(cloud, account, cancelled)
-          if (outcome.reached) await removeOrphans(store, clouds, cloud)
+          await removeOrphans(store, clouds, cloud)
           if (await pause({ cloud, provider, surveyor }, begun_at, outcome, cancelled)) break
         }
         return true
@@ -113,11 +114,12 @@ export function createWatchActivities({ store, hints, clouds, installation_id }:
 
   /** Another account of the cloud. One that cannot be asked proves nothing; one that refuses its credential says so. */
   async function tryAccount(cloud: CloudRow, account: string, signal: AbortSignal): Promise<void> {
+    const sent_at = await realNow(store.db)
     try {
       await look(cloud, account, await clouds.provider(cloud, account), signal)
     } catch (error) {
       if (!(error instanceof ProviderError)) throw error
-      if (error.class === 'auth') await noteRefused(store, account, attemptError(error, new Date()))
+      if (error.class === 'auth') await noteRefused(store, account, attemptError(error, new Date()), sent_at)
     }
   }
 

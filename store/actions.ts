@@ -8,7 +8,7 @@ import { DomainError } from '../domain/errors.ts'
 import { actionsAllowed, type InstanceAction, stateAfter } from '../domain/instance.ts'
 import type { Cause } from '../domain/record.ts'
 import { deploymentWorkflowId, instanceWorkflowId } from '../domain/workflow-ids.ts'
-import { type Store, type Trx, write } from './database.ts'
+import { isAmong, type Store, type Trx, write } from './database.ts'
 import { recordEvents } from './events.ts'
 import { claimKey } from './idempotency.ts'
 import type { Caller, RequestKey } from './orders.ts'
@@ -104,6 +104,22 @@ type InstanceRow = NonNullable<Awaited<ReturnType<typeof lockInstance>>>
 
 const lockInstance = (trx: Trx, instance_id: string) =>
   trx.selectFrom('instances').selectAll().where('id', '=', instance_id).forNoKeyUpdate().executeTakeFirst()
+
+/** Wakes the flows of those of these instances that have an open action. */
+export async function wakeActing(trx: Trx, instance_ids: readonly string[]): Promise<void> {
+  if (!instance_ids.length) return
+  const acting = await trx
+    .selectFrom('actions')
+    .select(['instance_id', 'project_id'])
+    .distinct()
+    .where(isAmong('instance_id', instance_ids))
+    .where('state', 'in', ['queued', 'running'])
+    .execute()
+  await wake(
+    trx,
+    acting.map((action) => ({ target: instanceWorkflowId(action.instance_id), project_id: action.project_id })),
+  )
+}
 
 /** An action to be written. */
 export interface NewAction extends ActionRequest {

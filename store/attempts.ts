@@ -198,7 +198,8 @@ async function storeError(trx: Trx, attempt: AttemptRow, error: NonNullable<Send
     })
     .where('id', '=', attempt.id)
     .execute()
-  if (error.class === 'auth' && attempt.credential_id) await refuseCredential(trx, attempt.credential_id, kept)
+  if (error.class === 'auth' && attempt.credential_id)
+    await refuseCredential(trx, attempt.credential_id, kept, attempt.sent_at ?? new Date(0))
   if (next.state !== 'lost') return
   await releaseClaims(trx, [attempt.id])
   await trx

@@ -96,7 +96,9 @@ export async function changeCredential(
     .set({
       ...(renamed ? { name } : {}),
       ...(moved ? { expires_at } : {}),
-      ...(sealed ? { sealed, version: row.version + 1, refused_at: null } : {}),
+      ...(sealed
+        ? { sealed, version: row.version + 1, refused_at: null, replaced_at: sql<Date>`clock_timestamp()` }
+        : {}),
       sequence: row.sequence + 1,
     })
     .where('id', '=', id)
@@ -122,18 +124,24 @@ async function wakeHeld(trx: Trx, credential_id: string): Promise<void> {
       where credentials.id = ${credential_id}`.execute(trx)
 }
 
-/** Its cloud does not take it: noted once, and nothing more is asked with it until it is replaced. */
-export async function refuseCredential(
-  trx: Trx,
-  id: string,
-  answer: { readonly message: string; readonly at: string },
-): Promise<void> {
+/** How a cloud refused a credential. */
+export interface Refusal {
+  readonly message: string
+  readonly at: string
+}
+
+/**
+ * Its cloud does not take it: noted once, and nothing more is asked with it until it is replaced. What was sent before
+ * its last replacement was refused for the secret of then.
+ */
+export async function refuseCredential(trx: Trx, id: string, answer: Refusal, sent_at: Date): Promise<void> {
   const after = await trx
     .updateTable('credentials')
     .set({ refused_at: sql<Date>`record_now()`, sequence: sql<number>`sequence + 1` })
     .where('id', '=', id)
     .where('refused_at', 'is', null)
     .where('sealed', 'is not', null)
+    .where((where) => where.or([where('replaced_at', 'is', null), where('replaced_at', '<=', sent_at)]))
     .returningAll()
     .executeTakeFirst()
   if (!after) return
@@ -142,12 +150,13 @@ export async function refuseCredential(
 }
 
 /** The same in a transaction of its own. */
-export function noteRefused(
-  store: Store,
-  id: string,
-  answer: { readonly message: string; readonly at: string },
-): Promise<void> {
-  return write(store, (trx) => refuseCredential(trx, id, answer))
+export function noteRefused(store: Store, id: string, answer: Refusal, sent_at: Date): Promise<void> {
+  return write(store, (trx) => refuseCredential(trx, id, answer, sent_at))
+}
+
+/** The machines of its account were listed, all of them. */
+export async function noteListed(db: Kysely<Tables>, id: string, sent_at: Date): Promise<void> {
+  await db.updateTable('credentials').set({ listed_at: sent_at }).where('id', '=', id).execute()
 }
 
 /** Erases a credential. Throws `conflict` while something of an order goes by it. */
@@ -189,7 +198,13 @@ async function erase(trx: Trx, id: string, cause: Cause): Promise<void> {
 
 const ERASED_AT_ONCE = 100
 
-/** Erases credentials that came with an order which is over, with all its machines gone. */
+/** So long a machine may still turn up that a cloud did not tell of, or told to be gone. */
+const WATCHED_ON = sql`interval '1 hour'`
+
+/**
+ * Erases credentials that came with an order which is over, with all its machines gone: also in the order's own eyes, which
+ * could heal them, and with no create of which nobody knows what came of it.
+ */
 export async function eraseEnded(trx: Trx): Promise<void> {
   const { rows } = await sql<{ id: string; order_id: string }>`
     select credentials.id, order_id from credentials join launch_orders on launch_orders.id = order_id
@@ -197,6 +212,10 @@ export async function eraseEnded(trx: Trx): Promise<void> {
       and not exists (select from launch_attempts where credential_id = credentials.id and ${NEEDED})
       and not exists (select from instances where instances.order_id = credentials.order_id
         and instances.state not in ('terminated', 'failed', 'missing'))
+      and not exists (select from items where items.order_id = credentials.order_id
+        and items.state in ('queued', 'claimed', 'creating', 'starting', 'running'))
+      and not exists (select from launch_attempts where credential_id = credentials.id and state = 'lost'
+        and gone_at is null and settle_at > clock_timestamp() - ${WATCHED_ON})
     order by credentials.id limit ${ERASED_AT_ONCE} for no key update of credentials`.execute(trx)
   for (const { id, order_id } of rows) {
     const event = await lastEventId(trx, 'order', order_id)
@@ -256,27 +275,39 @@ export function listCredentials(
   return (page.before ? rows.where('credentials.id', '<', page.before) : rows).execute()
 }
 
-/** By cloud id, how the credentials are that an order came with (cloud id to credential id). */
-export async function statesByCloud(
+/** How the account of a credential is: whether its cloud takes it, and when its machines were listed last. */
+export interface AccountState {
+  readonly state: ShownCredential['state']
+  readonly listed_at: Date | null
+}
+
+/** By cloud id, how the accounts are that an order came with (cloud id to credential id). */
+export async function accountsByCloud(
   db: Kysely<Tables>,
   credentials: Readonly<Record<string, string>>,
-): Promise<ReadonlyMap<string, ShownCredential['state']>> {
+): Promise<ReadonlyMap<string, AccountState>> {
   const ids = Object.values(credentials)
   if (!ids.length) return new Map()
   const rows = await db
     .selectFrom('credentials')
-    .select(['id', STATE.as('state')])
+    .select(['id', 'listed_at', STATE.as('state')])
     .where('id', 'in', ids)
     .execute()
-  const state_of = new Map(rows.map(({ id, state }) => [id, state]))
-  return new Map(Object.entries(credentials).map(([cloud_id, id]) => [cloud_id, state_of.get(id) ?? 'expired']))
+  const account_of = new Map(rows.map(({ id, ...account }): [string, AccountState] => [id, account]))
+  const gone: AccountState = { state: 'expired', listed_at: null }
+  return new Map(Object.entries(credentials).map(([cloud_id, id]) => [cloud_id, account_of.get(id) ?? gone]))
 }
 
-/** Accounts other than a cloud's own that have, or may come to have, machines of ours there. */
+/**
+ * Accounts other than a cloud's own that have, or may come to have, machines of ours there; for a while also those that had
+ * some: what a cloud denied may come back.
+ */
 export async function accountsInUse(db: Kysely<Tables>, cloud_id: string): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`
-    select distinct credential_id as id from launch_attempts join credentials on credentials.id = credential_id
-    where launch_attempts.cloud_id = ${cloud_id} and gone_at is null and credential_id is not null
-      and sealed is not null and refused_at is null order by 1`.execute(db)
+    select id from credentials
+    where cloud_id = ${cloud_id} and sealed is not null and refused_at is null
+      and (exists (select from launch_attempts where credential_id = credentials.id and gone_at is null)
+        or exists (select from launch_attempts where credential_id = credentials.id and gone_at > record_now() - ${WATCHED_ON}))
+    order by id`.execute(db)
   return rows.map(({ id }) => id)
 }

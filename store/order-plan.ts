@@ -12,9 +12,10 @@ import type { AttemptView, CloudView, ItemView, OrderDecision, OrderView } from 
 import { type Failing, LOST_WAKE_MS, type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
+import { wakeActing } from './actions.ts'
 import type { CloudTraits } from './attempts.ts'
 import { releaseClaims } from './claims.ts'
-import { statesByCloud } from './credentials.ts'
+import { type AccountState, accountsByCloud } from './credentials.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
 import { wakeDeployment } from './deployment-actions.ts'
 import { lastEventId, type NewEvent, newEventId, recordEvents } from './events.ts'
@@ -84,7 +85,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     .where('items.order_id', '=', order_id)
     .orderBy('items.number')
     .execute()
-  const credentials = await statesByCloud(trx, order.credentials)
+  const accounts = await accountsByCloud(trx, order.credentials)
   const view: OrderView = {
     state: order.state,
     policy: order.policy,
@@ -99,7 +100,7 @@ async function loadOrder(trx: Trx, order_id: string, traitsOf: TraitsOf) {
     may_delete,
     next_batch: order.next_batch,
     next_undo_batch: order.next_undo_batch,
-    clouds: order.cloud_ids.map((id) => cloudView(clouds.get(id)!, credentials.get(id) ?? 'ok', traitsOf)),
+    clouds: order.cloud_ids.map((id) => cloudView(clouds.get(id)!, accounts.get(id), traitsOf)),
     items: items.map(
       (item): ItemView => ({
         id: item.id,
@@ -189,7 +190,14 @@ async function loadClouds(trx: Trx, order_id: string): Promise<Map<string, Plann
   return new Map(rows.map((cloud) => [cloud.id, { ...cloud, claimed: claimed.get(cloud.id) ?? 0 }]))
 }
 
-function cloudView(cloud: PlannedCloud, credential: CloudView['credential'], traitsOf: TraitsOf): CloudView {
+/** When an account was listed, the cloud's own or the order's: 0 for one that has only come into use, null for one that is refused. */
+function listedAt(cloud: PlannedCloud, account: AccountState | undefined): number | null {
+  if (!account) return cloud.last_list_sent_at?.getTime() ?? null
+  return account.state === 'ok' ? (account.listed_at?.getTime() ?? 0) : null
+}
+
+/** A cloud by its own account, or by the order's. */
+function cloudView(cloud: PlannedCloud, account: AccountState | undefined, traitsOf: TraitsOf): CloudView {
   const traits = traitsOf(cloud)
   return {
     id: cloud.id,
@@ -198,9 +206,9 @@ function cloudView(cloud: PlannedCloud, credential: CloudView['credential'], tra
     idempotency_tokens: traits.idempotency_tokens,
     call_timeout_ms: traits.call_timeout_ms,
     boot_timeout_ms: traits.boot_timeout_ms,
-    credential,
+    credential: account?.state ?? 'ok',
     closed_realms: cloud.closed_realms,
-    listed_at: cloud.state === 'ok' ? (cloud.last_list_sent_at?.getTime() ?? null) : null,
+    listed_at: cloud.state === 'ok' ? listedAt(cloud, account) : null,
     free: cloud.allocation === null ? null : cloud.allocation - cloud.claimed,
   }
 }
@@ -232,6 +240,8 @@ async function applyDecision(trx: Trx, loaded: Loaded, decision: OrderDecision):
       },
     })),
   )
+  // Their own flows may wait for what was decided here.
+  await wakeActing(trx, [...changed.keys()])
   await restartInstances(trx, decision.restarts)
   await wantAttention(trx, decision.attention)
   await applyOrder(trx, loaded, decision, changed, order_event)

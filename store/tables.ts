@@ -123,6 +123,8 @@ export interface CredentialsTable {
   created_at: Generated<Date>
   expires_at: Date | null
   refused_at: Date | null
+  replaced_at: Date | null
+  listed_at: Date | null
   erased_at: Date | null
   sequence: Generated<number>
 }

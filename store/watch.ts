@@ -2,7 +2,8 @@
 import { type Kysely, sql } from 'kysely'
 import { stateObserved } from '../domain/instance.ts'
 import type { Machine } from '../domain/machine.ts'
-import { instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
+import { orderWorkflowId } from '../domain/workflow-ids.ts'
+import { wakeActing } from './actions.ts'
 import { bindMachines, lockAttempts } from './attempts.ts'
 import { releaseClaims } from './claims.ts'
 import { isAmong, leave, type Store, type Trx, write } from './database.ts'
@@ -187,21 +188,15 @@ async function wakeOwners(trx: Trx, instance_ids: readonly string[]): Promise<vo
     .distinct()
     .where(isAmong('instances.id', instance_ids))
     .execute()
-  const acting = await trx
-    .selectFrom('actions')
-    .select(['instance_id', 'project_id'])
-    .distinct()
-    .where(isAmong('instance_id', instance_ids))
-    .where('state', 'in', ['queued', 'running'])
-    .execute()
-  await wake(trx, [
-    ...orders.map((order) => ({
+  await wake(
+    trx,
+    orders.map((order) => ({
       target: orderWorkflowId(order.id),
       project_id: order.project_id,
       attended_until: order.attended_until,
     })),
-    ...acting.map((action) => ({ target: instanceWorkflowId(action.instance_id), project_id: action.project_id })),
-  ])
+  )
+  await wakeActing(trx, instance_ids)
 }
 
 /** Machines of attempts whose answer never came. */

@@ -10,11 +10,18 @@ import type { AttemptView, ItemView } from './view.ts'
 /** Where the cap holds it back, it is looked at again after this. */
 const CAPPED_PAUSE_MS = 5_000
 
+/** Restarts and notices of one plan: each is several statements of its transaction, which has 3 s. */
+const TOLD_A_PLAN_MAX = 100
+
 /** Members of a deployment that may be healed at once, where nobody says otherwise. */
 export const healingCapOf = (members: number): number => Math.max(1, Math.floor(members / 5))
 
 /** Heals an item whose machine failed (then `winner` is its attempt) or vanished, or lets it fail. */
 export function healItem(notes: Notes, item: ItemView, winner: AttemptView | null): void {
+  if (notes.restarts.length + notes.attention.length >= TOLD_A_PLAN_MAX) {
+    notes.due.push(notes.now)
+    return
+  }
   const how = chooseHealing(notes, item, winner)
   if (how === null) endItem(notes, item, 'failed')
   else if (how === 'restart' && item.restart === 'open') return

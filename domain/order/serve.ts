@@ -2,15 +2,13 @@
 import { nameBlocker } from '../pcm/inventory.ts'
 import { healItem } from './heal.ts'
 import { addCreate, doom, endItem, type Notes, setItem } from './notes.ts'
-import { undoItem } from './undo.ts'
+import { isUnseen, settledAt, undoItem } from './undo.ts'
 import type { AttemptView, CloudView, ItemView } from './view.ts'
 
 /** Sends of one attempt that met an unreachable cloud before the next cloud is tried. */
 const UNREACHABLE_SENDS_MAX = 3
 /** While machines start, the sight of their cloud is checked this often. */
 const SIGHT_CHECK_MS = 10_000
-/** An attempt that has settled waits for the next list of its cloud, and looks for it this often. */
-const LIST_CHECK_MS = 1_000
 /** A machine that takes longer to start than this is named as what its order waits for. */
 const SLOW_START_MS = 30_000
 /** While a name is missing, what is in its way is told as it is by now this often. */
@@ -83,7 +81,7 @@ function awaitStart(notes: Notes, item: ItemView, winner: AttemptView): void {
   const cloud = view.clouds.find((c) => c.id === winner.cloud_id)!
   const since = winner.sent_at ?? now
   const give_up_at = since + cloud.boot_timeout_ms
-  const in_sight = awaitSight(notes, cloud)
+  const in_sight = awaitSight(notes, cloud, since)
   if (in_sight && give_up_at <= now) {
     giveUp(notes, item, winner, 'the machine did not start in time')
     return
@@ -107,10 +105,11 @@ function giveUp(notes: Notes, item: ItemView, winner: AttemptView, reason: strin
 }
 
 /** What starts is seen by the watcher; where the cloud has not been listed for a while, that is what blocks. */
-function awaitSight(notes: Notes, { name, listed_at }: CloudView): boolean {
+function awaitSight(notes: Notes, { name, listed_at }: CloudView, since: number): boolean {
   const { now } = notes
   notes.due.push(now + SIGHT_CHECK_MS)
-  if (listed_at !== null && now - listed_at < SIGHT_CHECK_MS) return true
+  // An account that had no machines was not listed before.
+  if (listed_at !== null && now - Math.max(listed_at, since) < SIGHT_CHECK_MS) return true
   notes.blockers.push({
     code: 'cloud_unseen',
     reason: `cloud ${name} cannot be listed; its machines were not seen lately`,
@@ -166,10 +165,8 @@ function followAttempt(notes: Notes, item: ItemView, attempt: AttemptView): bool
         else addCreate(notes, attempt)
         return true
       }
-      // Nobody looked since it settled, as after an outage of ours: its machine may be there. A cloud that is away proves nothing.
-      const is_unseen = cloud.listed_at !== null && cloud.listed_at < settle_at
-      if (settle_at > now || is_unseen) {
-        block(notes, attempt, cloud, settle_at > now ? settle_at : now + LIST_CHECK_MS)
+      if (settle_at > now || isUnseen(cloud, attempt)) {
+        block(notes, attempt, cloud, settledAt(attempt, now))
         return true
       }
       notes.attempts.push({

@@ -1,10 +1,12 @@
 /** Backward: every attempt is either known never to have made a machine, or its machine is deleted and confirmed gone. */
 import { BATCH_SIZE } from '../plan.ts'
 import { doom, endItem, type Notes } from './notes.ts'
-import type { AttemptView, ItemView } from './view.ts'
+import type { AttemptView, CloudView, ItemView } from './view.ts'
 
 /** A reply may take this much longer than the call's time-out to be stored; after it an attempt counts as unanswered. */
 const STORE_GRACE_MS = 2_000
+/** An attempt that has settled waits for the next list of its cloud, and looks for it this often. */
+const LIST_CHECK_MS = 1_000
 
 /** Walks an item back until none of its attempts can have a machine. */
 export function undoItem(notes: Notes, item: ItemView): void {
@@ -33,7 +35,7 @@ export function undoItem(notes: Notes, item: ItemView): void {
         break
       }
       case 'unknown':
-        if ((attempt.settle_at ?? now) > now) {
+        if ((attempt.settle_at ?? now) > now || isUnseen(cloud, attempt)) {
           waiting = true
           awaitSilence(notes, attempt)
         } else
@@ -65,10 +67,18 @@ export function undoItem(notes: Notes, item: ItemView): void {
   else if (item.instance_state !== 'terminated' && item.instance_state !== 'failed') endItem(notes, item, item.state)
 }
 
+/** Nobody looked since it settled, as after an outage of ours: its machine may be there. A cloud that is away proves nothing. */
+export const isUnseen = ({ listed_at }: CloudView, { settle_at }: AttemptView): boolean =>
+  listed_at !== null && listed_at < (settle_at ?? 0)
+
+/** When to look again whether an unanswered attempt has settled, and its cloud was listed since. */
+export const settledAt = ({ settle_at }: AttemptView, now: number): number =>
+  settle_at !== null && settle_at > now ? settle_at : now + LIST_CHECK_MS
+
 /** No machine of an unanswered attempt is known: until it settled, one may show up. */
 function awaitSilence(notes: Notes, attempt: AttemptView): void {
   const cloud = notes.view.clouds.find((c) => c.id === attempt.cloud_id)!
-  const settle_at = Math.max(attempt.settle_at ?? notes.now, notes.now)
+  const settle_at = settledAt(attempt, notes.now)
   notes.due.push(settle_at)
   notes.blockers.push({
     code: 'undo_unconfirmed',

@@ -102,10 +102,13 @@ create table credentials (
   created_at timestamptz not null default record_now(),
   expires_at timestamptz,
   refused_at timestamptz, -- by its cloud; no more calls with it until it is replaced
+  replaced_at timestamptz, -- real time; what was asked before it says nothing of the present secret
+  listed_at timestamptz, -- real time: when the last whole list of its machines was asked for; null: never
   erased_at timestamptz,
   sequence int not null default 0
 );
 create unique index credentials_by_name on credentials (project_id, name) where sealed is not null;
+create index credentials_of_clouds on credentials (cloud_id) where sealed is not null;
 create index credentials_of_orders on credentials (order_id) where sealed is not null and order_id is not null;
 
 create table clouds (
@@ -608,7 +611,7 @@ create table launch_attempts (
 create unique index one_winner_an_item on launch_attempts (item_id) where state = 'won' and gone_at is null;
 create index launch_attempts_by_order on launch_attempts (order_id, batch);
 create index launch_attempts_by_cloud on launch_attempts (cloud_id, state);
-create index launch_attempts_by_credential on launch_attempts (credential_id) where credential_id is not null and gone_at is null;
+create index launch_attempts_by_credential on launch_attempts (credential_id, gone_at) where credential_id is not null;
 create unique index launch_attempts_by_machine on launch_attempts (cloud_id, provider_id) where provider_id is not null and gone_at is null;
 create index launch_attempts_surplus on launch_attempts (order_id) where state = 'surplus' and gone_at is null;
 create index launch_attempts_released on launch_attempts (cloud_id, provider_id) where released_at is not null;

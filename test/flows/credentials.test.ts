@@ -107,6 +107,34 @@ test('a refused credential holds the order by name, is not used again, and goes 
   await untilOrder(api, id, ['running'])
 })
 
+test('a machine that starts while its account is refused is not given up: nobody could see it', async () => {
+  const boot_timeout_ms = 12_000
+  const configuration = { api_keys: [{ key: 'open-sesame', account: 'of open-sesame' }], boot_latency_ms: 4_000 }
+  const place = await world.place({ configuration, settings: { boot_timeout_ms } })
+  const { api } = place.project
+  const { id: credential_id, href } = await keep(place, 'open-sesame')
+  const { id } = await orderWith(place, [{ id: credential_id }], { count: 1 })
+  const [instance] = await instancesOf(api, id)
+  const { provider_id } = await untilInstance(api, instance!.id, ['starting'])
+  const started_at = performance.now()
+  await place.cloud.control.change({ api_keys: [{ key: 'open-barley', account: 'of open-barley' }] })
+  await waitFor(
+    async () => (await api.get<{ credential: { state: string } }>(href)).body.credential.state === 'refused',
+    {
+      what: 'its account to be refused',
+      timeout_ms: SETTLE_TIMEOUT_MS,
+    },
+  )
+  await waitFor(() => performance.now() - started_at > boot_timeout_ms + 2_000, {
+    what: 'the time that it may take to start to pass',
+    timeout_ms: 2 * boot_timeout_ms,
+  })
+  await place.cloud.control.change({ api_keys: configuration.api_keys })
+  await api.patch(href, { secret: 'open-sesame' })
+  expect(await untilInstance(api, instance!.id, ['running'])).toMatchObject({ provider_id })
+  expect(await place.cloud.control.machines()).toHaveLength(1)
+}, 120_000)
+
 test('an expired credential holds the order by name, and goes on when its term is moved', async () => {
   const place = await placeWith('open-sesame')
   const { id: credential_id, href } = await keep(place, 'open-sesame', { expires_at: '2020-01-01T00:00:00Z' })

@@ -295,6 +295,12 @@ test('while its machine starts at a cloud that cannot be listed, the order says 
     blocker: { code: 'cloud_unseen' },
     due_at: NOW + 10_000,
   })
+  // An account that had no machines was not listed before.
+  const just_sent = { ...won, sent_at: NOW - 200 }
+  const fresh = item('a', { state: 'starting', attempts: 1, instance_state: 'starting', open: [just_sent] })
+  expect(decideOrder(order([fresh], { clouds: [cloud('east', { listed_at: 0 })] }), NOW)).toMatchObject({
+    blocker: null,
+  })
 })
 
 describe('a deadline', () => {
@@ -395,6 +401,18 @@ describe('healing', () => {
     expect(settled([vanished('a')], { healing: 'restart' }).items).toMatchObject([{ state: 'failed' }])
   })
 
+  test('of many that died at once a plan tells and restarts a hundred, and looks again at once', () => {
+    const died = (healing: 'notify' | 'restart', restart: 'open' | null) =>
+      settled(
+        Array.from({ length: 120 }, (_, i) => ({ ...failed(`m${i}`), restart })),
+        { healing, healing_room: 1_000 },
+      )
+    expect(died('notify', null)).toMatchObject({ due_at: NOW, done: false })
+    expect(died('notify', null).attention).toHaveLength(100)
+    expect(died('restart', null)).toMatchObject({ due_at: NOW, done: false })
+    expect(died('restart', null).restarts).toHaveLength(100)
+  })
+
   test('notify: a person is asked to look, once', () => {
     const decision = settled([failed('a')], { healing: 'notify' })
     expect(decision.attention).toMatchObject([{ id: 'instance-a' }])
@@ -493,7 +511,7 @@ describe('backward', () => {
   })
 
   test('an unanswered create ends only after it settled', () => {
-    const unknown = (settle_at: number) =>
+    const unknown = (settle_at: number, listed_at: number | null = NOW) =>
       order(
         [
           item('a', {
@@ -502,10 +520,15 @@ describe('backward', () => {
             open: [attempt('x', { state: 'unknown', sends: 1, settle_at })],
           }),
         ],
-        cancel,
+        { ...cancel, clouds: [cloud('east', { listed_at }), cloud('west')] },
       )
     expect(decideOrder(unknown(NOW + 1), NOW)).toMatchObject({ state: 'compensating', done: false, due_at: NOW + 1 })
     expect(decideOrder(unknown(NOW), NOW)).toMatchObject({ state: 'cancelled', done: true })
+    // And somebody looked since: after an outage of ours its machine may be there. A cloud that is away proves nothing.
+    const unseen = decideOrder(unknown(NOW - 500, NOW - 1_000), NOW)
+    expect(unseen).toMatchObject({ state: 'compensating', done: false, blocker: { code: 'undo_unconfirmed' } })
+    expect(unseen.due_at).toBeGreaterThan(NOW)
+    expect(decideOrder(unknown(NOW - 500, null), NOW)).toMatchObject({ state: 'cancelled', done: true })
   })
 
   test('machines are deleted in one batch a cloud and the order waits for them', () => {
