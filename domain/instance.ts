@@ -126,8 +126,8 @@ function decideEnd(view: InstanceView, now: number): InstanceDecision {
 function decidePower(view: InstanceView, action: ActionView, kind: PowerAction, now: number): InstanceDecision {
   const fail = (error: ActionFailure): InstanceDecision => ({ ...NOTHING, ends: { state: 'failed', error } })
   if (view.state === 'terminating' || view.state === 'terminated') return { ...NOTHING, ends: { state: 'superseded' } }
-  if (action.confirmed || (kind !== 'reboot' && view.state === TARGET[kind]))
-    return { ...NOTHING, ends: { state: 'done' } }
+  // Its cloud has the word: the state on record is as old as the last list of its machines.
+  if (action.confirmed) return { ...NOTHING, ends: { state: 'done' } }
   if (!view.has_machine)
     return fail({ class: 'not_found', message: `the instance is ${view.state} and has no machine to ${kind}` })
   const { error } = action

@@ -11,10 +11,12 @@ import type { Tables } from './tables.ts'
 
 type OrderRow = Selectable<Tables['launch_orders']>
 
-/** How the last restart of an instance by a rule goes, or went since it failed. */
+/** How the last restart of an instance by a rule goes, or went: in vain, where it has not run since. */
 const RESTART = sql<ItemView['restart']>`(
   select case when actions.state in ('queued', 'running') then 'open'
-    when actions.state = 'failed' and actions.confirmed_at is null and actions.started_at > instances.changed_at - interval '1 s' then 'failed' end
+    when actions.state = 'failed' and actions.confirmed_at is null and not exists (select from events
+      where resource_type = 'instance' and resource_id = instances.id and to_state = 'running' and from_state <> 'running'
+        and events.at > actions.created_at) then 'failed' end
   from actions where actions.instance_id = instances.id and actions.wished_by is null
   order by number desc limit 1)`
 const NO_RESTART = sql<ItemView['restart']>`null`

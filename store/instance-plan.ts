@@ -142,6 +142,9 @@ async function applyDecision(
   }
   if (decision.ends) {
     await endAction(trx, instance.id, action, decision.ends)
+    // Where a rule asked for it, its order goes by what came of it.
+    const heals = action.wished_by === null && action.deployment_action_id === null
+    if (heals) await wake(trx, [{ target: orderWorkflowId(instance.order_id), project_id: instance.project_id }])
     if (action.deployment_action_id)
       await wake(trx, [{ target: deploymentWorkflowId(instance.deployment_id), project_id: instance.project_id }])
   } else if (action.state === 'queued')
@@ -357,7 +360,7 @@ export async function storeActed(
   await write(store, async (trx) => {
     const instance = await trx
       .selectFrom('instances')
-      .select(['state', 'provider_id', 'wish_event'])
+      .select(['state', 'provider_id', 'wish_event', 'order_id', 'project_id'])
       .where('id', '=', instance_id)
       .forNoKeyUpdate()
       .executeTakeFirst()
@@ -388,6 +391,8 @@ export async function storeActed(
           },
         },
       ])
+    if (to && instance.state === 'failed')
+      await wake(trx, [{ target: orderWorkflowId(instance.order_id), project_id: instance.project_id }])
     const { retry_after_ms, ...kept } = error ?? {}
     const wait_ms = retry_after_ms ?? Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** action.looks)
     await trx

@@ -56,7 +56,12 @@ describe('a terminate', () => {
 describe('start, stop, reboot', () => {
   test.each<[string, ActionView, Partial<InstanceView>, object]>([
     ['not yet sent: sent', asked({ kind: 'stop' }), {}, { step: 'act', ends: null }],
-    ['there already: done', asked({ kind: 'stop' }), { state: 'stopped' }, DONE],
+    [
+      'so on record already: its cloud is asked all the same',
+      asked({ kind: 'stop' }),
+      { state: 'stopped' },
+      { step: 'act', ends: null },
+    ],
     ['a reboot of a running machine is not done by that', asked({ kind: 'reboot' }), {}, { step: 'act', ends: null }],
     ['a confirmed reboot is done', asked({ kind: 'reboot', confirmed: true }), {}, DONE],
     [

@@ -144,6 +144,40 @@ test('what the cloud refuses fails, with its class', async () => {
   expect((await untilActed(place.project.api, id)).at(-1)).toMatchObject({ state: 'done' })
 })
 
+test('what vanished is neither stopped nor started, whatever state is on record', async () => {
+  const { place, id } = await running()
+  const { provider_id } = await getInstance(place.project.api, id)
+  await place.cloud.control.fate(provider_id!, 'vanish')
+  await actOn(place.project.api, id, { action: 'stop' })
+  await actOn(place.project.api, id, { action: 'start' })
+  const gone = { state: 'failed', error: { class: 'not_found' } }
+  expect(await untilActed(place.project.api, id)).toMatchObject([gone, gone])
+  const path = `/api/instances/${id}/actions`
+  await world.change(place.project, 'terminate', id, 'POST', path, { action: 'terminate' })
+  await untilInstance(place.project.api, id, ['terminated'])
+})
+
+test('a terminate of what has no machine is done when its order has withdrawn it', async () => {
+  const place = await world.place()
+  const { api } = place.project
+  await world.h.operator.patch(`/api/clouds/${place.cloud.name}`, { allocation: 1 })
+  const order = await world.order(place.project, { count: 2, policy: 'any' })
+  const waiting = await waitFor(
+    async () => {
+      const instances = await instancesOf(api, order.id)
+      return instances.some(({ state }) => state === 'running') && instances.find(({ state }) => state === 'pending')
+    },
+    { what: 'one to run and one to wait', timeout_ms: SETTLE_TIMEOUT_MS },
+  )
+  const path = `/api/instances/${waiting.id}/actions`
+  await world.change(place.project, 'terminate', waiting.id, 'POST', path, { action: 'terminate' })
+  // Far sooner than housekeeping would find it.
+  await waitFor(async () => (await untilActed(api, waiting.id)).every(({ state }) => state === 'done'), {
+    what: 'the terminate to be done',
+    timeout_ms: 20_000,
+  })
+})
+
 test('throttled, refused for its credential, or away: it waits, says why, and goes on by itself', async () => {
   const { place, id } = await running()
   const { api } = place.project

@@ -80,6 +80,10 @@ test('restart: what fails is rebooted, once', async () => {
   const acted = await untilActed(api, sick!.id)
   expect(acted).toMatchObject([{ action: 'reboot', state: 'done' }])
   expect(await untilInstance(api, sick!.id, ['running'])).toMatchObject({ provider_id: sick!.provider_id })
+  await waitFor(async () => !(await getOrder(api, id)).partial, {
+    what: 'the order to be whole again',
+    timeout_ms: SETTLE_TIMEOUT_MS,
+  })
   expect((await getOrder(api, id)).state).toBe('running')
 }, 120_000)
 
