@@ -9,6 +9,9 @@ export interface Turn {
   readonly taken: boolean
 }
 
+/** Nobody is patient for longer: a turn further away was given by a clock that has been set back since. */
+const AHEAD_MAX = sql`interval '10 minutes'`
+
 /** Takes the next turn, unless it is further away than `patience_ms`; turns are `interval_ms` apart. */
 export async function takeTurn(
   db: Kysely<Tables>,
@@ -20,8 +23,10 @@ export async function takeTurn(
     with taken as (
       insert into call_turns as turns (cloud_id, next_at) values (${cloud_id}, clock_timestamp() + ${interval_ms} * interval '1 ms')
       on conflict (cloud_id) do update
-        set next_at = greatest(turns.next_at, clock_timestamp()) + ${interval_ms} * interval '1 ms'
+        set next_at = ${interval_ms} * interval '1 ms' + case when turns.next_at > clock_timestamp() + ${AHEAD_MAX} + ${interval_ms} * interval '1 ms'
+          then clock_timestamp() else greatest(turns.next_at, clock_timestamp()) end
         where turns.next_at <= clock_timestamp() + ${patience_ms} * interval '1 ms'
+          or turns.next_at > clock_timestamp() + ${AHEAD_MAX} + ${interval_ms} * interval '1 ms'
       returning next_at - ${interval_ms} * interval '1 ms' as at)
     select true as taken, extract(epoch from at - clock_timestamp())::float8 * 1000 as wait_ms from taken
     union all

@@ -63,6 +63,14 @@ function mendClock(store: Store): Promise<number> {
       update launch_attempts set sent_at = least(sent_at, ${past}), settle_at = settle_at - ${back},
         next_send_at = next_send_at - ${back}
       where gone_at is null and (sent_at > ${past} or settle_at > ${past} or next_send_at > ${past})`.execute(trx)
+    await sql`update actions set started_at = least(started_at, ${past}), sent_at = least(sent_at, ${past}),
+      next_try_at = least(next_try_at, ${past}) where state in ('queued', 'running')`.execute(trx)
+    await sql`update taggings set next_try_at = ${past} where next_try_at > ${past}`.execute(trx)
+    await sql`update inventory set next_try_at = ${past} where next_try_at > ${past}`.execute(trx)
+    await sql`update orphans set removal = jsonb_set(removal, '{next_try_at}', to_jsonb(${past}))
+      where (removal ->> 'next_try_at')::timestamptz > ${past}`.execute(trx)
+    await sql`update credentials set replaced_at = least(replaced_at, ${past}), listed_at = least(listed_at, ${past})
+      where replaced_at > ${past} or listed_at > ${past}`.execute(trx)
     await sql`update items set next_attempt_at = next_attempt_at - ${back} where next_attempt_at > ${past}`.execute(trx)
     await sql`
       update deliveries set next_attempt_at = next_attempt_at - ${back}

@@ -76,7 +76,8 @@ export async function wakeOpen(trx: Trx): Promise<number> {
 
 /** Drops what is past its retention. */
 export async function dropOld(store: Store): Promise<void> {
-  await sql`delete from idempotency_keys where created_at < clock_timestamp() - ${IDEMPOTENCY_KEPT_H} * interval '1 hour'`.execute(
+  await sql`delete from idempotency_keys where (project_id, key) in (select project_id, key from idempotency_keys
+    where created_at < clock_timestamp() - ${IDEMPOTENCY_KEPT_H} * interval '1 hour' order by created_at limit ${DELETED_MAX})`.execute(
     store.db,
   )
   await eraseSshKeys(store.db)

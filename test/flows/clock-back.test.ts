@@ -79,7 +79,7 @@ beforeAll(async () => {
     endpoint: control.endpoint,
     sizes: { small: 'm1.small' },
     images: { debian: 'debian-13' },
-    settings: { settle_ms: 5_000, call_timeout_ms: 1_000 },
+    settings: { settle_ms: 5_000, call_timeout_ms: 1_000, calls_per_s: 50 },
   })
   await h.operator.put(`/api/clouds/clock/grants/${project.name}`, undefined)
   const { body } = await project.api.post<{ hook: { secret: string } }>('/api/hooks', { uri: receiver.uri })
