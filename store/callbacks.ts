@@ -5,7 +5,7 @@
 import { type Kysely, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
-import type { Trx } from './database.ts'
+import { Overtaken, type Trx } from './database.ts'
 import type { Envelope } from './envelope.ts'
 import { deleteHook, insertHook } from './hooks.ts'
 import type { Caller } from './orders.ts'
@@ -13,11 +13,22 @@ import type { Tables } from './tables.ts'
 
 const causeOf = ({ user_id, request_id }: Caller) => ({ actor: { user_id, request_id }, reason: 'requested' })
 
-/** The hook behind an address, made when it is new. `uri` as `checkHookUri` returned it. */
+/**
+ * The hook behind an address, made when it is new, and kept from being ended until the commit. `uri` as `checkHookUri`
+ * returned it. Throws `Overtaken` where the last callback has left it meanwhile.
+ */
 async function laneOf(trx: Trx, caller: Caller, uri: string, envelope: Envelope): Promise<string> {
   const { project_id, user_id } = caller
   const cause = causeOf(caller)
   const { hook } = await insertHook(trx, { project_id, user_id, uri, format: 'cloud_state', cause }, envelope)
+  const kept = await trx
+    .selectFrom('hooks')
+    .select('id')
+    .where('id', '=', hook.id)
+    .where('state', '<>', 'deleted')
+    .forKeyShare()
+    .executeTakeFirst()
+  if (!kept) throw new Overtaken('the lane was ended meanwhile')
   return hook.id
 }
 
@@ -96,6 +107,8 @@ export async function replaceCallbacks(
 
 /** Cancels what waits for instances that left a lane, and ends the lane when nobody is left on it. */
 async function leaveLane(trx: Trx, caller: Caller, hook_id: string, instance_ids: readonly string[]): Promise<void> {
+  // Whoever enters the lane locks it as well (`laneOf`): they are waited for here, and counted.
+  await trx.selectFrom('hooks').select('id').where('id', '=', hook_id).forUpdate().execute()
   await trx
     .updateTable('deliveries')
     .set({ state: 'cancelled', reason: null, settled_at: sql<Date>`record_now()` })

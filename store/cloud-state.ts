@@ -6,6 +6,7 @@ import { registerCallbacks } from './callbacks.ts'
 import type { Trx } from './database.ts'
 import type { Envelope } from './envelope.ts'
 import { recordEvents } from './events.ts'
+import { HAS_MACHINE } from './instances.ts'
 import {
   type AcceptedOrder,
   type Caller,
@@ -29,8 +30,8 @@ export interface CloudStateOrder extends Omit<CheckedOrder, 'entries'> {
 
 /**
  * Accepts an order with the caller's own uuids. The same uuids with the same content again are the order there is;
- * uuids that are taken otherwise are a `conflict` that names each, and nothing is accepted. An instance without the
- * name of a key gets one of its own.
+ * uuids that are taken otherwise are a `conflict` that names each, and nothing is accepted; those of instances that were
+ * deleted are taken for good. An instance without the name of a key gets one of its own.
  */
 export async function acceptCloudStateOrder(
   trx: Trx,
@@ -40,18 +41,24 @@ export async function acceptCloudStateOrder(
 ): Promise<AcceptedOrder> {
   const { project_id } = caller
   const present = new Map(
-    (await findByExternalIds(trx, project_id, order.entries)).map((row) => [row.external_id, row]),
+    (await findByExternalIds(trx, project_id, order.entries)).map((row) => [row.external_id ?? row.id, row]),
   )
   const problems = order.entries.flatMap(({ external_id, content_hash }, i): Problem[] => {
     const row = external_id === undefined ? undefined : present.get(external_id)
     const path = `body.instances[${i}].uuid`
     if (!row) return present.size ? [{ path, reason: 'is new, others of this order are not' }] : []
+    if (row.dismissed_at) return [{ path, reason: `${external_id} was used by an instance that was deleted` }]
     if (!row.content_hash?.equals(content_hash)) return [{ path, reason: `${external_id} is there with other content` }]
     return []
   })
   const orders = new Set([...present.values()].map((row) => row.order_id))
-  if (problems.length || orders.size > 1)
-    throw new DomainError('conflict', 'instances with these uuids are there already, and not as sent now', { problems })
+  const deleted = [...present.values()].find((row) => row.dismissed_at)
+  if (problems.length || orders.size > 1) {
+    const message = deleted
+      ? `uuid ${deleted.external_id ?? deleted.id} was used by an instance that was deleted; use a new one`
+      : 'instances with these uuids are there already, and not as sent now'
+    throw new DomainError('conflict', message, { problems })
+  }
   const [order_id] = orders
   if (order_id) return { order_id, project_id, outbox_id: null }
   const accepted = (await insertOrder(trx, caller, newId(), order, null, null))!
@@ -127,7 +134,22 @@ export function listCloudStateInstances(
   return rows.execute()
 }
 
-/** Gives an instance another name, ours only: its machine keeps the one it was made with. */
+/** Locks an instance of which a change is to start from this version. Throws `version_mismatch`. */
+export async function requireVersion(trx: Trx, instance_id: string, version: number): Promise<void> {
+  const { sequence } = await trx
+    .selectFrom('instances')
+    .select('sequence')
+    .where('id', '=', instance_id)
+    .forNoKeyUpdate()
+    .executeTakeFirstOrThrow()
+  if (sequence !== version)
+    throw new DomainError('version_mismatch', `instance ${instance_id} is at version ${sequence}, not ${version}`)
+}
+
+/**
+ * Gives an instance another name, ours only: its machine keeps the one it was made with. Throws `conflict` where the
+ * inventory gives the name.
+ */
 export async function renameInstance(trx: Trx, caller: Caller, instance_id: string, name: string): Promise<void> {
   const row = await trx
     .selectFrom('instances')
@@ -138,6 +160,8 @@ export async function renameInstance(trx: Trx, caller: Caller, instance_id: stri
     .executeTakeFirst()
   if (!row) throw new DomainError('not_found', `instance ${instance_id} does not exist`)
   if (row.name === name) return
+  const named = await trx.selectFrom('inventory').select('id').where('instance_id', '=', instance_id).executeTakeFirst()
+  if (named) throw new DomainError('conflict', `instance ${instance_id} has its name from the inventory, and keeps it`)
   const sequence = row.sequence + 1
   await trx.updateTable('instances').set({ name, sequence }).where('id', '=', instance_id).execute()
   await recordEvents(trx, [
@@ -155,12 +179,19 @@ export async function renameInstance(trx: Trx, caller: Caller, instance_id: stri
   ])
 }
 
+/** Whether there is something to end: it lives, or it failed or vanished and its machine is not gone. */
+export async function canEnd(db: Kysely<Tables>, { id, state }: CloudStateInstance): Promise<boolean> {
+  if (state === 'terminated') return false
+  if (state !== 'failed' && state !== 'missing') return true
+  const left = await db.selectFrom('instances').select('id').where('id', '=', id).where(HAS_MACHINE).executeTakeFirst()
+  return left !== undefined
+}
+
 /** Takes an instance that is over from the lists of this dialect. Throws `conflict` while it is not over. */
 export async function dismissInstance(trx: Trx, instance: CloudStateInstance): Promise<void> {
   const { rows } = await sql`
     update instances set dismissed_at = coalesce(dismissed_at, record_now())
-    where id = ${instance.id} and state in ('terminated', 'failed', 'missing') and not exists (
-      select from launch_attempts where instance_id = ${instance.id} and provider_id is not null and gone_at is null)
+    where id = ${instance.id} and state in ('terminated', 'failed', 'missing') and not ${HAS_MACHINE}
     returning id`.execute(trx)
   if (!rows.length)
     throw new DomainError('conflict', `instance ${instance.id} is not over: stop it first, or use ?terminate=true`)

@@ -179,6 +179,11 @@ export async function tellInstance(
 
 const differs = <T>(wanted: T | undefined, present: T): boolean => wanted !== undefined && wanted !== present
 
+/** Whether a machine of the instance of a row lives at a cloud, as far as is known. */
+export const HAS_MACHINE = sql<boolean>`exists (select from launch_attempts as attempt
+  where attempt.order_id = instances.order_id and attempt.instance_id = instances.id
+    and attempt.provider_id is not null and attempt.gone_at is null)`
+
 /** An instance as its owner sees it, with the name of its cloud. */
 export function findInstance(db: Kysely<Tables>, project_id: string, instance_id: string) {
   return db

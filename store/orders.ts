@@ -136,18 +136,23 @@ async function refuseTaken(db: Kysely<Tables>, caller: Caller, { entries = [] }:
   throw new DomainError('conflict', 'ids of yours are those of instances there are', { problems })
 }
 
-/** Instances of a project by their caller's own ids. */
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+
+/** Instances of a project by their caller's own ids; one that came without is known to its caller by ours. */
 export async function findByExternalIds(
   db: Kysely<Tables>,
   project_id: string,
   entries: readonly Pick<CheckedEntry, 'external_id'>[],
 ) {
   const ids = entries.flatMap(({ external_id }) => external_id ?? [])
+  const may_be_ours = ids.filter((id) => UUID.test(id))
   return db
     .selectFrom('instances')
-    .select(['id', 'external_id', 'order_id', 'content_hash'])
+    .select(['id', 'external_id', 'order_id', 'content_hash', 'dismissed_at'])
     .where('project_id', '=', project_id)
-    .where(sql<boolean>`external_id = any(${ids}::text[])`)
+    .where(
+      sql<boolean>`(external_id = any(${ids}::text[]) or (external_id is null and id = any(${may_be_ours}::uuid[])))`,
+    )
     .execute()
 }
 

@@ -8,7 +8,7 @@ import { DomainError } from '../domain/errors.ts'
 import { DEFAULT_TEMPLATE } from '../domain/pcm/naming.ts'
 import type { ResolvedRequest } from '../domain/pcm/request.ts'
 import type { Trx } from './database.ts'
-import { lookAgain } from './instances.ts'
+import { HAS_MACHINE, lookAgain } from './instances.ts'
 import { type InventoryEntry, recordName, takeName } from './inventory.ts'
 import { type AcceptedOrder, type Caller, insertOrder } from './orders.ts'
 import { hasInventory } from './outside-inventory.ts'
@@ -125,6 +125,9 @@ async function openFirstAttempt(
 /** A machine that is gone is shown for so long. */
 const SHOWN_AFTER_END_H = 1
 
+/** There is something to end: it lives, or it failed or vanished and its machine is not gone. */
+const CAN_END = sql<boolean>`(instances.terminated_at is null or instances.state <> 'terminated' and ${HAS_MACHINE})`
+
 const instances = (db: Kysely<Tables>, project_id: string, cloud_id: string) =>
   db
     .selectFrom('instances')
@@ -156,7 +159,7 @@ const instances = (db: Kysely<Tables>, project_id: string, cloud_id: string) =>
       ]),
     )
     .where(
-      sql<boolean>`(instances.terminated_at is null or instances.terminated_at > record_now() - ${SHOWN_AFTER_END_H} * interval '1 hour')`,
+      sql<boolean>`(instances.terminated_at > record_now() - ${SHOWN_AFTER_END_H} * interval '1 hour' or ${CAN_END})`,
     )
 
 /** One instance at a cloud; undefined: not there, gone for long, or another project's. */
@@ -166,7 +169,18 @@ export function findPcmInstance(db: Kysely<Tables>, project_id: string, cloud_id
 
 export type PcmInstance = NonNullable<Awaited<ReturnType<typeof findPcmInstance>>>
 
-/** Instances at a cloud, newest first. */
-export function listPcmInstances(db: Kysely<Tables>, project_id: string, cloud_id: string, limit: number) {
-  return instances(db, project_id, cloud_id).orderBy('instances.id', 'desc').limit(limit).execute()
+/** Whether a project has instances at a cloud. */
+export async function hasPcmInstances(db: Kysely<Tables>, project_id: string, cloud_id: string): Promise<boolean> {
+  const [first] = await instances(db, project_id, cloud_id).limit(1).execute()
+  return first !== undefined
+}
+
+/** Instances at a cloud, newest first. Where there are more, those that are over are left out before others. */
+export async function listPcmInstances(db: Kysely<Tables>, project_id: string, cloud_id: string, limit: number) {
+  const rows = await instances(db, project_id, cloud_id)
+    .orderBy(CAN_END, 'desc')
+    .orderBy('instances.id', 'desc')
+    .limit(limit)
+    .execute()
+  return rows.toSorted((a, b) => (a.id < b.id ? 1 : -1))
 }

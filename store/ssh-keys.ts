@@ -42,25 +42,31 @@ export async function makeSshKeys(
 }
 
 /**
- * Gives out the private key of an instance (PKCS #8, PEM), and erases it. Throws `not_found` where none was made, `gone`
- * where it was given out before or went with its instance.
+ * The private key of an instance, sealed; locked in a transaction. Throws `not_found` where none was made, `gone` where it
+ * was given out before or went with its instance.
  */
+export async function requireSshKey(db: Kysely<Tables>, instance_id: string): Promise<Buffer> {
+  const key = await db
+    .selectFrom('ssh_keys')
+    .select('sealed')
+    .where('instance_id', '=', instance_id)
+    .forUpdate()
+    .executeTakeFirst()
+  if (!key) throw new DomainError('not_found', `no key was made for instance ${instance_id}`)
+  if (!key.sealed) throw new DomainError('gone', 'the private key was given out once, or went with its instance')
+  return key.sealed
+}
+
+/** Gives out the private key of an instance (PKCS #8, PEM), and erases it. Throws as `requireSshKey` does. */
 export function releaseSshKey(store: Store, instance_id: string, envelope: Envelope): Promise<string> {
   return write(store, async (trx) => {
-    const key = await trx
-      .selectFrom('ssh_keys')
-      .select('sealed')
-      .where('instance_id', '=', instance_id)
-      .forUpdate()
-      .executeTakeFirst()
-    if (!key) throw new DomainError('not_found', `no key was made for instance ${instance_id}`)
-    if (!key.sealed) throw new DomainError('gone', 'the private key was given out once, or went with its instance')
+    const sealed = await requireSshKey(trx, instance_id)
     await trx
       .updateTable('ssh_keys')
       .set({ sealed: null, released_at: sql<Date>`record_now()` })
       .where('instance_id', '=', instance_id)
       .execute()
-    return envelope.open(key.sealed, instance_id)
+    return envelope.open(sealed, instance_id)
   })
 }
 

@@ -5,17 +5,19 @@ import { findAction, requestAction } from '../../store/actions.ts'
 import { replaceCallbacks } from '../../store/callbacks.ts'
 import {
   type CloudStateInstance,
+  canEnd,
   dismissInstance,
   findCloudStateInstance,
   listCloudStateInstances,
   renameInstance,
+  requireVersion,
 } from '../../store/cloud-state.ts'
-import { changeOnce } from '../../store/idempotency.ts'
-import { releaseSshKey } from '../../store/ssh-keys.ts'
+import { answered, changeOnce } from '../../store/idempotency.ts'
+import { releaseSshKey, requireSshKey } from '../../store/ssh-keys.ts'
 import { type Api, type ApiContext, callerOf } from '../context.ts'
 import { invalid, notFound } from '../errors.ts'
-import { requestKey, tellVersion } from '../request.ts'
-import { errors, guarded, guardedBody, writeHeaders } from '../route.ts'
+import { ifMatch, requestKey, tellVersion } from '../request.ts'
+import { changeHeaders, errors, guarded, guardedBody, writeHeaders } from '../route.ts'
 import {
   beforeId,
   body,
@@ -121,7 +123,7 @@ const put = createRoute({
   ...common,
   summary: 'Change name and callbacks; its state follows actions alone',
   ...guardedBody('write'),
-  request: { ...writeHeaders, params: Params, ...body('instance', Change) },
+  request: { ...changeHeaders, params: Params, ...body('instance', Change) },
   responses: { 200: json('Changed; what is left out stays as it is.', Envelope), ...errors },
 })
 
@@ -193,14 +195,15 @@ export function routeCloudStateInstances(app: Api): void {
     const { priority, credentials, credentials_id, ...instance } = c.req.valid('json')
     const order = { name: instance.name, policy: 'any' as const, instances: [instance] }
     const { order_id, fresh } = await launch(c, { ...order, priority, credentials, credentials_id })
-    const [row] = await listCloudStateInstances(c.get('deps').store.db, c.get('identity').project_id, {
-      order_id,
-      limit: 1,
-    })
+    const { db } = c.get('deps').store
+    const { project_id } = c.get('identity')
+    // The order there is may be one of several instances.
+    const [row] = instance.uuid
+      ? [await findCloudStateInstance(db, project_id, instance.uuid)]
+      : await listCloudStateInstances(db, project_id, { order_id, limit: 1 })
     if (!row) throw notFound('instance', instance.uuid ?? order_id)
-    const made = renderInstance(row)
+    const made = tell(c, row)
     c.header('Location', made.href)
-    tellVersion(c, row.sequence)
     return c.json({ instance: made }, fresh ? 202 : 200)
   })
 
@@ -216,7 +219,9 @@ export function routeCloudStateInstances(app: Api): void {
     const uris = callbacks?.map((uri, i) => checkCallback(uri, deps, `body.callbacks[${i}]`))
     const caller = callerOf(c)
     const answer = { status: 200, resource_type: 'instance', resource_id: id }
+    const if_match = ifMatch(c)
     await changeOnce(store, caller, await requestKey(c), answer, async (trx) => {
+      if (if_match !== undefined) await requireVersion(trx, id, if_match)
       if (name !== undefined) await renameInstance(trx, caller, id, name)
       if (uris) await replaceCallbacks(trx, caller, id, uris, envelope)
     })
@@ -227,9 +232,14 @@ export function routeCloudStateInstances(app: Api): void {
     const { store, envelope } = c.get('deps')
     const caller = callerOf(c)
     const key = await requestKey(c)
+    const earlier = await answered(store.db, caller.project_id, key)
+    // A repeat ends nothing further, whatever became of the instance since.
+    if (earlier) {
+      const found = earlier.status === 202 ? await find(c) : undefined
+      return found ? c.json({ instance: tell(c, found) }, 202) : c.body(null, 204)
+    }
     const instance = await owned(c)
-    const is_over = ['terminated', 'failed', 'missing'].includes(instance.state)
-    if (isTrue(c.req.valid('query').terminate) && !is_over) {
+    if (isTrue(c.req.valid('query').terminate) && (await canEnd(store.db, instance))) {
       await requestAction(store, caller, instance.id, { kind: 'terminate' }, key)
       return c.json({ instance: await show(c) }, 202)
     }
@@ -264,21 +274,30 @@ export function routeCloudStateInstances(app: Api): void {
     const { store, envelope } = c.get('deps')
     const { id } = await owned(c)
     // It is given out once: not to somebody who asks for the headers alone.
-    if (c.req.method === 'HEAD') return c.body(null, 200) as never
+    if (c.req.method === 'HEAD') {
+      await requireSshKey(store.db, id)
+      return c.body(null, 200) as never
+    }
     const pem = await releaseSshKey(store, id, envelope)
     return c.body(pem, 200, { 'content-type': 'application/x-pem-file' }) as never
   })
 }
 
+const idOf = (c: ApiContext): string => (c.req.param('instance') ?? '').toLowerCase()
+
+const find = (c: ApiContext): Promise<CloudStateInstance | undefined> =>
+  findCloudStateInstance(c.get('deps').store.db, c.get('identity').project_id, idOf(c))
+
 async function owned(c: ApiContext): Promise<CloudStateInstance> {
-  const id = (c.req.param('instance') ?? '').toLowerCase()
-  const instance = await findCloudStateInstance(c.get('deps').store.db, c.get('identity').project_id, id)
-  if (!instance) throw notFound('instance', id)
+  const instance = await find(c)
+  if (!instance) throw notFound('instance', idOf(c))
   return instance
 }
 
-async function show(c: ApiContext): Promise<z.infer<typeof InstanceOut>> {
-  const instance = await owned(c)
+/** An instance as it is answered, its version with it. */
+function tell(c: ApiContext, instance: CloudStateInstance): z.infer<typeof InstanceOut> {
   tellVersion(c, instance.sequence)
   return renderInstance(instance)
 }
+
+const show = async (c: ApiContext): Promise<z.infer<typeof InstanceOut>> => tell(c, await owned(c))

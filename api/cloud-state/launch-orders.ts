@@ -4,7 +4,7 @@ import { v7 as newId } from 'uuid'
 import { DomainError } from '../../domain/errors.ts'
 import { acceptCloudStateOrder, listCloudStateInstances } from '../../store/cloud-state.ts'
 import { cloudsForOrders } from '../../store/clouds.ts'
-import { changeOnce, within } from '../../store/idempotency.ts'
+import { answered, changeOnce, within } from '../../store/idempotency.ts'
 import { listOrders, type ShownOrder, showOrder } from '../../store/order-list.ts'
 import { type AcceptedOrder, endOrder } from '../../store/orders.ts'
 import { type Api, type ApiContext, callerOf } from '../context.ts'
@@ -133,11 +133,12 @@ export function routeCloudStateOrders(app: Api): void {
     const { store } = c.get('deps')
     const caller = callerOf(c)
     const ends = isTrue(c.req.valid('query').terminate)
+    const key = await requestKey(c)
     const { state } = await show(c, order_id)
-    if (!ends && state === 'running')
+    if (!ends && state === 'running' && !(await answered(store.db, caller.project_id, key)))
       throw new DomainError('conflict', `launch order ${order_id} is running; ?terminate=true ends its instances`)
     const answer = { status: 202, resource_type: 'order', resource_id: order_id }
-    await changeOnce(store, caller, await requestKey(c), answer, (trx) =>
+    await changeOnce(store, caller, key, answer, (trx) =>
       endOrder(within(store, trx), caller, order_id, { if_match: ifMatch(c), keep_running: !ends }),
     )
     return c.json({ launch_order: await show(c, order_id) }, 202)

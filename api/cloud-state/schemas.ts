@@ -15,6 +15,7 @@ import { checkNames, UserData } from '../native/order-input.ts'
 import { ErrorOut, iso, isoOrNull, MomentOut, Name } from '../schemas.ts'
 
 const INSTANCES_MAX = 1_000
+const PROBLEMS_MAX = 20
 
 /** The caller's own id, in any case; kept in lower case. */
 export const Uuid = z
@@ -36,7 +37,10 @@ export const InstanceInput = z
     uuid: Uuid.optional().openapi({ description: 'Yours; made when left out.' }),
     name: Name,
     image_id: NameAtCloud,
-    hwp_id: NameAtCloud.openapi({ description: 'The hardware profile: a size.' }),
+    hwp_id: NameAtCloud.openapi({
+      description:
+        "The hardware profile: a size, by our name or the cloud's own; one that differs by cloud needs its cloud.",
+    }),
     hwp_memory: Figure.optional().openapi({ description: 'MiB, in place of what the profile has.' }),
     hwp_cpu: Figure.optional(),
     hwp_storage: Figure.optional().openapi({ description: 'GiB.' }),
@@ -104,11 +108,43 @@ export const SingleInput = InstanceInput.extend({
   credentials: common.credentials,
 }).openapi('CloudStateSingleInput')
 
-/** Our name of a size or image: the caller may use the cloud's own as well. */
-function ours(clouds: readonly CloudNames[], kind: 'sizes' | 'images', name: string): string {
+type Kind = 'sizes' | 'images'
+
+/** What a cloud's own name of a size or image is called by us. */
+const atCloud = (cloud: CloudNames, kind: Kind, name: string): string | undefined =>
+  Object.entries(cloud[kind]).find(([, theirs]) => theirs === name)?.[0]
+
+/** Our name of a size or image; the caller may use a cloud's own as well, where it means the same at all clouds meant. */
+function ours(clouds: readonly CloudNames[], kind: Kind, name: string, path: string, problems: Problem[]): string {
   if (clouds.some((cloud) => Object.hasOwn(cloud[kind], name))) return name
-  const entries = clouds.flatMap((cloud) => Object.entries(cloud[kind]))
-  return entries.find(([, at_cloud]) => at_cloud === name)?.[0] ?? name
+  const found = clouds.flatMap((cloud) => {
+    const our_name = atCloud(cloud, kind, name)
+    return our_name === undefined ? [] : { cloud: cloud.name, our_name }
+  })
+  if (new Set(found.map(({ our_name }) => our_name)).size > 1) {
+    const meanings = found.map(({ cloud, our_name }) => `${our_name} at cloud ${cloud}`)
+    problems.push({ path, reason: `is ${meanings.join(', ')}: name the cloud` })
+  }
+  return found[0]?.our_name ?? name
+}
+
+/** Sizes and images of instances by our names, each as the clouds it may go to call them. */
+function ourNames(
+  instances: readonly InstanceInput[],
+  named: readonly string[] | undefined,
+  granted: readonly CloudNames[],
+) {
+  const problems: Problem[] = []
+  const names = instances.map(({ cloud, hwp_id, image_id }, i) => {
+    const may_use = cloud === undefined ? named : [cloud]
+    const clouds = may_use ? granted.filter(({ name }) => may_use.includes(name)) : granted
+    return {
+      size: ours(clouds, 'sizes', hwp_id, `body.instances[${i}].hwp_id`, problems),
+      image: ours(clouds, 'images', image_id, `body.instances[${i}].image_id`, problems),
+    }
+  })
+  if (problems.length) throw invalid(problems.slice(0, PROBLEMS_MAX) as [Problem, ...Problem[]])
+  return names
 }
 
 /** The address of a callback, as hooks may have one. */
@@ -142,15 +178,15 @@ export async function checkOrder(input: OrderInput, granted: readonly CloudNames
   const { instances: given, count, policy, cloud, clouds: named, priority } = input
   const instances = given.length === 1 && count ? Array.from({ length: count }, () => given[0]!) : given
   const several = instances.length > given.length
+  const order_clouds = named ?? (cloud === undefined ? undefined : [cloud])
+  const names = ourNames(given, order_clouds, granted)
   const named_order = {
-    clouds: named ?? (cloud === undefined ? undefined : [cloud]),
-    size: ours(granted, 'sizes', instances[0]!.hwp_id),
-    image: ours(granted, 'images', instances[0]!.image_id),
-    instances: instances.map((entry) => ({
+    clouds: order_clouds,
+    ...names[0]!,
+    instances: instances.map((entry, i) => ({
       ...(entry.uuid === undefined ? {} : { external_id: entry.uuid }),
       ...(entry.cloud === undefined ? {} : { clouds: [entry.cloud] }),
-      size: ours(granted, 'sizes', entry.hwp_id),
-      image: ours(granted, 'images', entry.image_id),
+      ...names[several ? 0 : i]!,
     })),
   }
   const { clouds, cloud_indexes } = inTheseWords(() => checkNames(named_order, granted))
@@ -160,16 +196,18 @@ export async function checkOrder(input: OrderInput, granted: readonly CloudNames
     uris.set(uri, checked)
     return checked
   }
-  const entries = instances.map((entry, i): CloudStateEntry => {
+  const entries = instances.map(({ uuid, ...entry }, i): CloudStateEntry => {
     const { size, image } = named_order.instances[i]!
+    const name = several ? `${entry.name}-${i + 1}` : entry.name
     const callback = entry.callback ?? input.callback
     const user_data = entry.user_data ?? input.user_data
     return {
-      name: several ? `${entry.name}-${i + 1}` : entry.name,
+      name,
       size,
       image,
-      ...(entry.uuid === undefined ? {} : { external_id: entry.uuid }),
-      content_hash: hashOf({ ...entry, callback, user_data, clouds: named_order.clouds }),
+      ...(uuid === undefined ? {} : { external_id: uuid }),
+      // Without the uuid: one made here is the same content when it comes back.
+      content_hash: hashOf({ ...entry, name, callback, user_data, clouds: order_clouds }),
       spec: {
         ...(entry.keyname === undefined ? {} : { key_name: entry.keyname }),
         ...(entry.realm_id === undefined ? {} : { realm: entry.realm_id }),

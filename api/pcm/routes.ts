@@ -15,10 +15,16 @@ import { resolveRequest } from '../../domain/pcm/request.ts'
 import { pcmStatus, SETTABLE } from '../../domain/pcm/status.ts'
 import { requestAction } from '../../store/actions.ts'
 import { listClouds, type ShownCloud } from '../../store/clouds.ts'
-import { changeOnce } from '../../store/idempotency.ts'
+import { answered, changeOnce } from '../../store/idempotency.ts'
 import { findByName } from '../../store/inventory.ts'
 import type { AcceptedOrder } from '../../store/orders.ts'
-import { acceptPcmInstance, findPcmInstance, listPcmInstances, type PcmInstance } from '../../store/pcm.ts'
+import {
+  acceptPcmInstance,
+  findPcmInstance,
+  hasPcmInstances,
+  listPcmInstances,
+  type PcmInstance,
+} from '../../store/pcm.ts'
 import { listOffers as listTold } from '../../store/surveys.ts'
 import { type Api, type ApiContext, callerOf } from '../context.ts'
 import { notFound } from '../errors.ts'
@@ -84,7 +90,7 @@ export function routePcm(app: Api): void {
     get(ofCloud(`/${one}`), `Read one of the ${kind} of a cloud`, Offer, readOfferOf(kind))
   }
   get({ path: `${V2}/clouds` }, 'List clouds: their names, or with `?view=status` how they are', Clouds, async (c) => {
-    const clouds = await visible(c)
+    const clouds = await listClouds(c.get('deps').store.db, { project_id: projectOf(c) })
     const view = c.req.query('view')
     return pcmJson(c, view === 'status' ? clouds.map(statusOf) : clouds.map(({ name }) => name), 200)
   })
@@ -95,7 +101,7 @@ export function routePcm(app: Api): void {
   const one = ofCloud('/instances/{instance_id}')
   const shown = (description: string) => json(description, Instance)
   const list: Handler = async (c) => {
-    const { id } = await requireCloud(c)
+    const { id } = await requireCloudInUse(c)
     const rows = await listPcmInstances(c.get('deps').store.db, c.get('identity').project_id, id, INSTANCES_MAX)
     return pcmJson(c, rows.map(render), 200)
   }
@@ -175,18 +181,38 @@ const missing = (message: string): DomainError => new DomainError('not_found', m
 const singular = (kind: Kind): 'size' | 'image' => (kind === 'sizes' ? 'size' : 'image')
 const nameOf = (c: ApiContext, kind: Kind): string => c.req.param(singular(kind)) ?? ''
 
-async function visible(c: ApiContext, name?: string): Promise<ShownCloud[]> {
+/** The project whose clouds a caller sees; undefined: those of all. */
+const projectOf = (c: ApiContext): string | undefined => {
   const { role, project_id } = c.get('identity')
-  return listClouds(c.get('deps').store.db, {
-    ...(name === undefined ? {} : { name }),
-    ...(role === 'operator' ? {} : { project_id }),
-  })
+  return role === 'operator' ? undefined : project_id
 }
 
-async function requireCloud(c: ApiContext): Promise<ShownCloud> {
-  const name = c.req.param('cloud') ?? ''
-  const [cloud] = Word.safeParse(name).success ? await visible(c, name) : []
-  if (!cloud) throw missing(`No such cloud "${name}"`)
+const cloudName = (c: ApiContext): string => c.req.param('cloud') ?? ''
+
+/** The cloud of the address, where the project may use it; undefined: whoever may. */
+async function findCloud(c: ApiContext, project_id: string | undefined): Promise<ShownCloud | undefined> {
+  const name = cloudName(c)
+  if (!Word.safeParse(name).success) return undefined
+  const [cloud] = await listClouds(c.get('deps').store.db, { name, project_id })
+  return cloud
+}
+
+/** The cloud of the address, where the caller may use it or has instances there: those outlive a grant. */
+async function findCloudInUse(c: ApiContext): Promise<ShownCloud | undefined> {
+  const granted = await findCloud(c, projectOf(c))
+  if (granted) return granted
+  const cloud = await findCloud(c, undefined)
+  if (!cloud) return undefined
+  const used = await hasPcmInstances(c.get('deps').store.db, c.get('identity').project_id, cloud.id)
+  return used ? cloud : undefined
+}
+
+const requireCloud = (c: ApiContext) => orNone(c, findCloud(c, projectOf(c)))
+const requireCloudInUse = (c: ApiContext) => orNone(c, findCloudInUse(c))
+
+async function orNone(c: ApiContext, looked: Promise<ShownCloud | undefined>): Promise<ShownCloud> {
+  const cloud = await looked
+  if (!cloud) throw missing(`No such cloud "${cloudName(c)}"`)
   return cloud
 }
 
@@ -239,13 +265,18 @@ const readOfferOf =
 
 // Instances ----------------------------------------------------------------------------------------------------------
 
+const instanceId = (c: ApiContext): string => (c.req.param('instance_id') ?? '').toLowerCase()
+
+async function findInstance(c: ApiContext, cloud: ShownCloud): Promise<PcmInstance | undefined> {
+  const id = instanceId(c)
+  if (!UUID.test(id)) return undefined
+  return findPcmInstance(c.get('deps').store.db, c.get('identity').project_id, cloud.id, id)
+}
+
 async function requireInstance(c: ApiContext): Promise<PcmInstance> {
-  const cloud = await requireCloud(c)
-  const id = (c.req.param('instance_id') ?? '').toLowerCase()
-  const found = UUID.test(id)
-    ? await findPcmInstance(c.get('deps').store.db, c.get('identity').project_id, cloud.id, id)
-    : undefined
-  if (!found) throw missing(`Instance ${id.slice(0, 200)} does not exist in cloud ${cloud.name}`)
+  const cloud = await requireCloudInUse(c)
+  const found = await findInstance(c, cloud)
+  if (!found) throw missing(`Instance ${instanceId(c).slice(0, 200)} does not exist in cloud ${cloud.name}`)
   return found
 }
 
@@ -356,12 +387,14 @@ async function create(c: ApiContext): Promise<Response> {
   if (asked_s < NAME_WAIT_S)
     await waitFor(c, NAME_WAIT_S, () => until(({ given_name, state }) => given_name !== null || state === 'failed'))
   const known = await waitFor(c, asked_s, () => until((found) => found.is_known_there || found.state === 'failed'))
-  if (known?.state === 'failed') throw refused(known)
+  // The first request was answered with the instance where its caller did not wait, or the cloud had taken it.
+  const was_accepted = given.repeated && (asked_s === 0 || known?.is_known_there)
+  if (known?.state === 'failed' && !was_accepted) throw refused(known)
   const shown = known ?? (await find())
   if (!shown) throw missing(`Instance ${given.resource_id} does not exist in cloud ${row.name}`)
   c.header('Location', `${V2}/clouds/${row.name}/instances/${shown.id}`)
   const warnings = request.warnings.length ? { warnings: request.warnings } : {}
-  return pcmJson(c, { ...render(shown), ...warnings }, known ? 201 : 202)
+  return pcmJson(c, { ...render(shown), ...warnings }, known?.is_known_there ? 201 : 202)
 }
 
 /** The cloud did not take it while its caller waited. */
@@ -374,13 +407,17 @@ function refused({ last_error }: PcmInstance): DomainError {
 async function remove(c: ApiContext): Promise<Response> {
   const { store } = c.get('deps')
   const caller = callerOf(c)
-  const instance = await requireInstance(c)
-  if (instance.state === 'terminated')
-    throw missing(`Instance ${instance.id} does not exist in cloud ${c.req.param('cloud')}`)
-  await requestAction(store, caller, instance.id, { kind: 'terminate' }, await requestKey(c))
+  const key = await requestKey(c)
+  if (!(await answered(store.db, caller.project_id, key))) {
+    const instance = await requireInstance(c)
+    if (instance.state === 'terminated')
+      throw missing(`Instance ${instance.id} does not exist in cloud ${cloudName(c)}`)
+    await requestAction(store, caller, instance.id, { kind: 'terminate' }, key)
+  }
   const gone = await waitFor(c, waitOf(c), async () => {
-    const { state } = await requireInstance(c)
-    return state === 'terminated' || undefined
+    const cloud = await findCloudInUse(c)
+    const found = cloud && (await findInstance(c, cloud))
+    return !found || found.state === 'terminated' || undefined
   })
   return gone ? c.body(null, 204) : pcmJson(c, render(await requireInstance(c)), 202)
 }
@@ -393,10 +430,9 @@ async function update(c: ApiContext): Promise<Response> {
   const [field] = Object.keys(body).filter((key) => key !== 'status')
   if (field !== undefined) throw new DomainError('invalid_request', `Cannot update field "${field.slice(0, 100)}"`)
   if (!('status' in body)) return pcmJson(c, render(instance), 202)
-  const status = String(body.status).slice(0, 100)
-  const asked = Object.hasOwn(SETTABLE, status) ? SETTABLE[status] : undefined
-  if (!asked || typeof body.status !== 'string')
-    throw new DomainError('invalid_request', `Cannot update to status "${status}"`)
+  const status = typeof body.status === 'string' ? body.status : JSON.stringify(body.status)
+  const asked = typeof body.status === 'string' && Object.hasOwn(SETTABLE, status) ? SETTABLE[status] : undefined
+  if (!asked) throw new DomainError('invalid_request', `Cannot update to status "${status.slice(0, 100)}"`)
   await requestAction(store, callerOf(c), instance.id, asked, await requestKey(c))
   const shown = render(await requireInstance(c))
   return pcmJson(c, { ...shown, ...(asked.kind === 'reboot' ? { status } : {}) }, 202)

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { SETTLE_TIMEOUT_MS, untilOrder } from '../support/flow.ts'
+import { lifeOf, lookAgain } from '../support/found-machines.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
@@ -142,6 +143,19 @@ test('what vanishes is told as vanished, and an unreachable cloud as stale', asy
   await place.cloud.control.fate(external_key!, 'vanish')
   await untilTold(uuid, 'vanished')
   expect((await read(uuid)).state).toBe('vanished')
+})
+
+test('one that died is ended with its machine', async () => {
+  const uuid = randomUUID()
+  await launch([one({ uuid, cloud: place.cloud.name })])
+  const { id, href, external_key } = await until(uuid, 'running')
+  await place.cloud.control.fate(external_key!, 'die')
+  await lookAgain(world, place)
+  await until(uuid, 'failed')
+  await place.project.api.delete(href, { expect: 409 })
+  await world.change(place.project, 'terminate', id, 'DELETE', `${href}?terminate=true`)
+  await until(uuid, 'terminated')
+  expect((await lifeOf(place, external_key!)).gone_at).not.toBeNull()
 })
 
 test('an order that is cancelled keeps what runs and gives up what does not', async () => {
