@@ -159,7 +159,7 @@ function blockerOf({ cloud }: InstanceView, { kind, error, next_try_at }: Action
   }
 }
 
-/** Where an observation leads an instance; null: nowhere, it is ending or over, or the word is not known. */
+/** Where an observation leads an instance; null: nowhere, it is ending or over. A word that is not known leaves it where it is. */
 export function stateObserved(state: string, machine: Machine): string | null {
   if (state === 'terminating' || state === 'terminated' || state === 'pending') return null
   switch (machine.state) {
@@ -173,6 +173,8 @@ export function stateObserved(state: string, machine: Machine): string | null {
       return state === 'stopped' ? 'starting' : state
     case 'pending':
       return state
+    case 'unknown':
+      return state === 'failed' || state === 'missing' ? null : state
     default:
       return null
   }

@@ -70,6 +70,7 @@ export async function changeInstances(
     return (
       row.state !== change.to ||
       differs(change.provider_id, row.provider_id) ||
+      differs(change.raw_state, row.raw_state) ||
       differs(change.public_addresses?.join(), row.public_addresses.join()) ||
       differs(change.private_addresses?.join(), row.private_addresses.join())
     )

@@ -88,6 +88,7 @@ const attemptsAt = (db: Kysely<Tables>, cloud_id: string) =>
       'launch_attempts.gone_at',
       'launch_attempts.released_at',
       'instances.state as instance_state',
+      'instances.raw_state',
       'instances.public_addresses',
       'instances.private_addresses',
       'instances.absent_lists',
@@ -120,7 +121,8 @@ function isNews(attempt: KnownAttempt, machine: Machine): boolean {
     (next !== null && next !== attempt.instance_state) ||
     attempt.absent_lists > 0 ||
     (next !== null &&
-      (attempt.public_addresses.join() !== machine.public_addresses.join() ||
+      (attempt.raw_state !== machine.raw_state ||
+        attempt.public_addresses.join() !== machine.public_addresses.join() ||
         attempt.private_addresses.join() !== machine.private_addresses.join()))
   )
 }

@@ -30,8 +30,14 @@ const STATUSES: Readonly<Record<string, PcmStatus>> = {
   missing: 'unknown',
 }
 
-/** Words of a cloud that say more than our states do. */
+/** Words of a cloud that say what our states do: those of OpenStack, and of EC2. */
+const PLAIN: ReadonlySet<string> = new Set([
+  ...['ACTIVE', 'PASSWORD', 'SHUTOFF', 'BUILD', 'DELETED', 'ERROR', 'REBOOT', 'STOPPED'],
+  ...['running', 'pending', 'terminated', 'shutting-down', 'stopping', 'stopped'],
+])
+/** Words of a cloud that say more. */
 const RAW: Readonly<Record<string, PcmStatus>> = {
+  SUSPENDED: 'suspend',
   HARD_REBOOT: 'hard-reboot',
   REBUILD: 'provider-operation',
   RESCUE: 'provider-operation',
@@ -40,10 +46,12 @@ const RAW: Readonly<Record<string, PcmStatus>> = {
   VERIFY_RESIZE: 'needs-verify',
 }
 
-/** The status of an instance; a cloud's own word counts while the machine lives. */
+/** The status of an instance; a cloud's own word counts while the machine lives, and one of no list says nothing. */
 export function pcmStatus(state: string, raw_state: string | null): PcmStatus {
   const over = state === 'pending' || state === 'terminated' || state === 'failed' || state === 'missing'
-  return (!over && RAW[(raw_state ?? '').split(' ')[0]!]) || (STATUSES[state] ?? 'unknown')
+  const word = (raw_state ?? '').split(' ')[0]!
+  if (over || word === '' || PLAIN.has(word)) return STATUSES[state] ?? 'unknown'
+  return RAW[word] ?? 'unknown'
 }
 
 /** What setting a status asks for. */

@@ -1,6 +1,6 @@
 /** A caller of PCM from create to delete, on a real cloud as far as it goes. */
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { actOn, SETTLE_TIMEOUT_MS, untilActed } from '../support/flow.ts'
+import { actOn, getInstance, SETTLE_TIMEOUT_MS, untilActed } from '../support/flow.ts'
 import { openPcmClient, type PcmClient } from '../support/pcm-client.ts'
 import { waitFor } from '../support/wait-for.ts'
 import { type Place, startWorld, type World } from '../support/world.ts'
@@ -73,6 +73,30 @@ test('created, rebooted, suspended, resumed, deleted', async () => {
   expect((await pcm('GET', `${at}/${id}`)).body.status).toBe('terminated')
   expect((await pcm('DELETE', `${at}/${id}`)).status).toBe(404)
 })
+
+test("a cloud's own word for what it does with a machine is told in PCM's, and passes with it", async () => {
+  const statuses = {
+    RESIZE: 'provider-operation',
+    RESCUE: 'provider-operation',
+    VERIFY_RESIZE: 'needs-verify',
+    SUSPENDED: 'suspend',
+    HALF_THERE: 'unknown',
+  }
+  const made = await Promise.all(
+    Object.entries(statuses).map(async ([word, status]) => {
+      const { body } = await create({ prefer: 'wait=30' })
+      await until(body.id, 'active')
+      const { provider_id } = await getInstance(place.project.api, body.id)
+      return { id: body.id as string, path: `/machines/${provider_id}/raw-state`, word, status }
+    }),
+  )
+  const { control } = place.cloud
+  for (const { path, word } of made) await control.send('PUT', path, { raw_state: word })
+  for (const { id, status } of made) await until(id, status)
+  for (const { path } of made) await control.send('PUT', path, { raw_state: null })
+  for (const { id } of made) await until(id, 'active')
+  for (const { id } of made) await remove(id)
+}, 120_000)
 
 test('one machine, all dialects: ordered here, stopped from another, counted once', async () => {
   const { body } = await create()
