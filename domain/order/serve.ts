@@ -166,7 +166,7 @@ function followAttempt(notes: Notes, item: ItemView, attempt: AttemptView): bool
         return true
       }
       if (settle_at > now || isUnseen(cloud, attempt)) {
-        block(notes, attempt, cloud, settledAt(attempt, now))
+        block(notes, attempt, cloud, settledAt(cloud, attempt, now))
         return true
       }
       notes.attempts.push({

@@ -72,13 +72,15 @@ export const isUnseen = ({ listed_at }: CloudView, { settle_at }: AttemptView): 
   listed_at !== null && listed_at < (settle_at ?? 0)
 
 /** When to look again whether an unanswered attempt has settled, and its cloud was listed since. */
-export const settledAt = ({ settle_at }: AttemptView, now: number): number =>
-  settle_at !== null && settle_at > now ? settle_at : now + LIST_CHECK_MS
+export function settledAt(cloud: CloudView, attempt: AttemptView, now: number): number {
+  if (attempt.settle_at !== null && attempt.settle_at > now) return attempt.settle_at
+  return isUnseen(cloud, attempt) ? now + LIST_CHECK_MS : now
+}
 
 /** No machine of an unanswered attempt is known: until it settled, one may show up. */
 function awaitSilence(notes: Notes, attempt: AttemptView): void {
   const cloud = notes.view.clouds.find((c) => c.id === attempt.cloud_id)!
-  const settle_at = settledAt(attempt, notes.now)
+  const settle_at = settledAt(cloud, attempt, notes.now)
   notes.due.push(settle_at)
   notes.blockers.push({
     code: 'undo_unconfirmed',
