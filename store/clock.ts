@@ -9,9 +9,6 @@ import { wakeOpen } from './housekeeping.ts'
 /** Less than this is the usual correction of a clock, and as long as a retry at most. */
 const JUMP_S = 5
 
-/** A last look is remembered for as long before it is written anew: the record may be this much behind it. */
-const WRITTEN_S = JUMP_S
-
 /**
  * Remembers the real time; where it lies behind what was remembered, mends the record, and where it lies further ahead
  * than time has passed, wakes whoever sleeps. Called by every worker all the time; `unseen_ms`: how long ago, by a clock
@@ -21,7 +18,7 @@ const WRITTEN_S = JUMP_S
 export async function watchClock(store: Store, unseen_ms: number): Promise<number> {
   const { rows } = await sql<{ behind: boolean; old: boolean }>`
     select clock_seen_at > clock_timestamp() + ${JUMP_S} * interval '1 s' as behind,
-      clock_seen_at < clock_timestamp() - ${WRITTEN_S} * interval '1 s' as old from installation`.execute(store.db)
+      clock_seen_at < clock_timestamp() - ${JUMP_S} * interval '1 s' as old from installation`.execute(store.db)
   const { behind, old } = rows[0]!
   if (behind) return mendClock(store)
   return old ? advanceClock(store, unseen_ms) : 0
@@ -35,7 +32,8 @@ function advanceClock(store: Store, unseen_ms: number): Promise<number> {
       update installation set clock_seen_at = clock_timestamp() from seen where seen.clock_seen_at < clock_timestamp()
       returning (extract(epoch from clock_timestamp() - seen.clock_seen_at) * 1000)::float8 as ms`.execute(trx)
     const ahead_ms = (rows[0]?.ms ?? 0) - unseen_ms
-    if (ahead_ms < (JUMP_S + WRITTEN_S) * 1_000) return 0 // or another worker was faster
+    // What is remembered may be that much older than the last look itself, which writes only what is news.
+    if (ahead_ms < 2 * JUMP_S * 1_000) return 0 // or another worker was faster
     await wakeOpen(trx)
     return Math.round(ahead_ms)
   })

@@ -6,7 +6,7 @@ import { registerCallbacks } from './callbacks.ts'
 import type { Trx } from './database.ts'
 import type { Envelope } from './envelope.ts'
 import { recordEvents } from './events.ts'
-import { HAS_MACHINE } from './instances.ts'
+import { CAN_END, HAS_MACHINE } from './instances.ts'
 import {
   type AcceptedOrder,
   type Caller,
@@ -95,6 +95,7 @@ const instances = (db: Kysely<Tables>, project_id: string) =>
       'clouds.last_list_sent_at as last_checked_at',
       'ssh_keys.name as key_made_name',
       'ssh_keys.fingerprint',
+      CAN_END.as('can_end'),
       sql<boolean>`instances.stale_since is not null or clouds.stale_since is not null`.as('stale'),
       sql<{ id: string; uri: string }[]>`array(
         select json_build_object('id', callbacks.id, 'uri', hooks.uri) from callbacks
@@ -177,14 +178,6 @@ export async function renameInstance(trx: Trx, caller: Caller, instance_id: stri
       cause: { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: 'requested' },
     },
   ])
-}
-
-/** Whether there is something to end: it lives, or it failed or vanished and its machine is not gone. */
-export async function canEnd(db: Kysely<Tables>, { id, state }: CloudStateInstance): Promise<boolean> {
-  if (state === 'terminated') return false
-  if (state !== 'failed' && state !== 'missing') return true
-  const left = await db.selectFrom('instances').select('id').where('id', '=', id).where(HAS_MACHINE).executeTakeFirst()
-  return left !== undefined
 }
 
 /** Takes an instance that is over from the lists of this dialect. Throws `conflict` while it is not over. */

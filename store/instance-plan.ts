@@ -142,9 +142,11 @@ async function applyDecision(
   }
   if (decision.ends) {
     await endAction(trx, instance.id, action, decision.ends)
-    // Where a rule asked for it, its order goes by what came of it.
-    const heals = action.wished_by === null && action.deployment_action_id === null
-    if (heals) await wake(trx, [{ target: orderWorkflowId(instance.order_id), project_id: instance.project_id }])
+    // What a rule asked for in vain its order does not hear of by a change of the instance.
+    const failed_to_heal =
+      decision.ends.state === 'failed' && action.wished_by === null && action.deployment_action_id === null
+    if (failed_to_heal)
+      await wake(trx, [{ target: orderWorkflowId(instance.order_id), project_id: instance.project_id }])
     if (action.deployment_action_id)
       await wake(trx, [{ target: deploymentWorkflowId(instance.deployment_id), project_id: instance.project_id }])
   } else if (action.state === 'queued')

@@ -185,6 +185,10 @@ export const HAS_MACHINE = sql<boolean>`exists (select from launch_attempts as a
   where attempt.order_id = instances.order_id and attempt.instance_id = instances.id
     and attempt.provider_id is not null and attempt.gone_at is null)`
 
+/** There is something to end: it lives, or it failed or vanished and its machine is not gone. */
+export const CAN_END = sql<boolean>`(instances.state not in ('terminated', 'failed', 'missing')
+  or instances.state <> 'terminated' and ${HAS_MACHINE})`
+
 /** An instance as its owner sees it, with the name of its cloud. */
 export function findInstance(db: Kysely<Tables>, project_id: string, instance_id: string) {
   return db

@@ -8,7 +8,7 @@ import { DomainError } from '../domain/errors.ts'
 import { DEFAULT_TEMPLATE } from '../domain/pcm/naming.ts'
 import type { ResolvedRequest } from '../domain/pcm/request.ts'
 import type { Trx } from './database.ts'
-import { HAS_MACHINE, lookAgain } from './instances.ts'
+import { CAN_END, lookAgain } from './instances.ts'
 import { type InventoryEntry, recordName, takeName } from './inventory.ts'
 import { type AcceptedOrder, type Caller, insertOrder } from './orders.ts'
 import { hasInventory } from './outside-inventory.ts'
@@ -124,9 +124,6 @@ async function openFirstAttempt(
 
 /** A machine that is gone is shown for so long. */
 const SHOWN_AFTER_END_H = 1
-
-/** There is something to end: it lives, or it failed or vanished and its machine is not gone. */
-const CAN_END = sql<boolean>`(instances.terminated_at is null or instances.state <> 'terminated' and ${HAS_MACHINE})`
 
 const instances = (db: Kysely<Tables>, project_id: string, cloud_id: string) =>
   db

@@ -5,7 +5,6 @@ import { findAction, requestAction } from '../../store/actions.ts'
 import { replaceCallbacks } from '../../store/callbacks.ts'
 import {
   type CloudStateInstance,
-  canEnd,
   dismissInstance,
   findCloudStateInstance,
   listCloudStateInstances,
@@ -239,7 +238,7 @@ export function routeCloudStateInstances(app: Api): void {
       return found ? c.json({ instance: tell(c, found) }, 202) : c.body(null, 204)
     }
     const instance = await owned(c)
-    if (isTrue(c.req.valid('query').terminate) && (await canEnd(store.db, instance))) {
+    if (isTrue(c.req.valid('query').terminate) && instance.can_end) {
       await requestAction(store, caller, instance.id, { kind: 'terminate' }, key)
       return c.json({ instance: await show(c) }, 202)
     }

@@ -32,7 +32,7 @@ const STATUSES: Readonly<Record<string, PcmStatus>> = {
 
 /** Words of a cloud that say what our states do: those of OpenStack, and of EC2. */
 const PLAIN: ReadonlySet<string> = new Set([
-  ...['ACTIVE', 'PASSWORD', 'SHUTOFF', 'BUILD', 'DELETED', 'ERROR', 'REBOOT', 'STOPPED'],
+  ...['ACTIVE', 'PASSWORD', 'SHUTOFF', 'BUILD', 'DELETED', 'ERROR', 'REBOOT'],
   ...['running', 'pending', 'terminated', 'shutting-down', 'stopping', 'stopped'],
 ])
 /** Words of a cloud that say more. */

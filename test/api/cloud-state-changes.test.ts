@@ -4,6 +4,7 @@ import { v7 as newId } from 'uuid'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { ApiClient, ErrorAnswer } from '../support/api-client.ts'
 import { type ApiServer, startApi } from '../support/api-server.ts'
+import { INSTANCES, ORDERS, one } from '../support/cloud-state.ts'
 
 interface Shown {
   readonly id: string
@@ -16,9 +17,6 @@ interface One {
   readonly instance: Shown
 }
 
-const ORDERS = '/api/cloud_state/launch_orders'
-const INSTANCES = '/api/cloud_state/instances'
-
 let server: ApiServer
 let api: ApiClient
 beforeAll(async () => {
@@ -28,7 +26,6 @@ beforeAll(async () => {
 })
 afterAll(() => server.close())
 
-const one = (more: Record<string, unknown> = {}) => ({ name: 'web', image_id: 'debian', hwp_id: 'small', ...more })
 const launch = async (more: Record<string, unknown> = {}) =>
   (await api.post<One>(INSTANCES, one(more), { expect: 202 })).body.instance
 

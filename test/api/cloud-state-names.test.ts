@@ -2,15 +2,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { ApiClient, ErrorAnswer } from '../support/api-client.ts'
 import { type ApiServer, startApi } from '../support/api-server.ts'
+import { INSTANCES, ORDERS, one } from '../support/cloud-state.ts'
 
 interface Shown {
   readonly name: string
   readonly hwp_id: string
   readonly image_id: string
 }
-
-const ORDERS = '/api/cloud_state/launch_orders'
-const INSTANCES = '/api/cloud_state/instances'
 
 let server: ApiServer
 let api: ApiClient
@@ -23,8 +21,6 @@ beforeAll(async () => {
   await server.cloud('west', ['web'], west)
 })
 afterAll(() => server.close())
-
-const one = (more: Record<string, unknown> = {}) => ({ name: 'web', image_id: 'debian', hwp_id: 'small', ...more })
 
 describe("a cloud's own name is read by the map", () => {
   test.each<[string, Record<string, unknown>, Record<string, unknown>]>([

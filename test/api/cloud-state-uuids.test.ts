@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { ApiClient, ErrorAnswer } from '../support/api-client.ts'
 import { type ApiServer, startApi } from '../support/api-server.ts'
+import { INSTANCES, ORDERS, one } from '../support/cloud-state.ts'
 
 interface One {
   readonly instance: { readonly id: string; readonly uuid: string; readonly href: string; readonly name: string }
@@ -10,9 +11,6 @@ interface One {
 interface Order {
   readonly launch_order: { readonly id: string; readonly instances: readonly One['instance'][] }
 }
-
-const ORDERS = '/api/cloud_state/launch_orders'
-const INSTANCES = '/api/cloud_state/instances'
 
 let server: ApiServer
 let api: ApiClient
@@ -24,8 +22,6 @@ beforeAll(async () => {
   await server.cloud('east', ['web', 'other'])
 })
 afterAll(() => server.close())
-
-const one = (more: Record<string, unknown> = {}) => ({ name: 'web', image_id: 'debian', hwp_id: 'small', ...more })
 
 test('the uuid of one of several is answered with that one', async () => {
   const uuids = [randomUUID(), randomUUID(), randomUUID()]

@@ -3,6 +3,7 @@ import { createPrivateKey, createPublicKey, randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { ApiClient, ErrorAnswer } from '../support/api-client.ts'
 import { type ApiServer, startApi } from '../support/api-server.ts'
+import { INSTANCES, ORDERS, one } from '../support/cloud-state.ts'
 
 interface Shown {
   readonly id: string
@@ -38,8 +39,6 @@ interface Callback {
   }
 }
 
-const ORDERS = '/api/cloud_state/launch_orders'
-const INSTANCES = '/api/cloud_state/instances'
 const CALLBACKS = '/api/cloud_state/callbacks'
 const RECEIVER = 'http://127.0.0.1:9/told'
 
@@ -57,7 +56,6 @@ beforeAll(async () => {
 })
 afterAll(() => server.close())
 
-const one = (more: Record<string, unknown> = {}) => ({ name: 'web', image_id: 'debian', hwp_id: 'small', ...more })
 const launch = async (more: Record<string, unknown> = {}) =>
   (await api.post<One>(INSTANCES, one(more), { expect: 202 })).body.instance
 

@@ -1,6 +1,7 @@
 /** A caller of Cloud State from launch to end: what reaches the cloud, and what reaches its callbacks. */
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { ORDERS, one } from '../support/cloud-state.ts'
 import { SETTLE_TIMEOUT_MS, untilOrder } from '../support/flow.ts'
 import { lifeOf, lookAgain } from '../support/found-machines.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
@@ -41,8 +42,6 @@ interface Told {
   }
 }
 
-const ORDERS = '/api/cloud_state/launch_orders'
-const one = (more: Record<string, unknown>) => ({ name: 'web', image_id: 'debian', hwp_id: 'small', ...more })
 const told = (): Told[] => receiver.ledger.map(({ body }) => JSON.parse(body.toString('utf8')) as Told)
 const statesOf = (uuid: string): string[] =>
   told().flatMap(({ event }) => (event.instance.uuid === uuid ? event.instance.state : []))
