@@ -69,6 +69,9 @@ function launch(args: readonly string[], env: NodeJS.ProcessEnv = {}): Launched 
   }
 }
 
+/** A killed process stands in /proc until the kernel has come round to it. */
+const gone = { timeout: 10_000 }
+
 /** Processes whose command line names the clone. */
 async function leftBehind(): Promise<string[]> {
   const found: string[] = []
@@ -153,7 +156,7 @@ describe('the launcher', () => {
     await launched.printed('staying')
     launched.child.kill('SIGINT')
     expect((await launched.ended).code).toBe(130)
-    expect(await leftBehind()).toEqual([])
+    await expect.poll(leftBehind, gone).toEqual([])
   })
 })
 
@@ -195,7 +198,7 @@ describe('quickstart on a bare clone', () => {
     launched.child.kill('SIGINT')
     const { code, stdout } = await launched.ended
     expect({ code, stdout }).toEqual({ code: 130, stdout: '' })
-    expect(await leftBehind()).toEqual([])
+    await expect.poll(leftBehind, gone).toEqual([])
   })
 
   test('builds Temporal beside the install, and ends the build with it', async () => {
@@ -215,7 +218,7 @@ describe('quickstart on a bare clone', () => {
     await launched.printed('building Temporal from source')
     launched.child.kill('SIGINT')
     expect((await launched.ended).code).toBe(130)
-    expect(await leftBehind()).toEqual([])
+    await expect.poll(leftBehind, gone).toEqual([])
     const [folder] = await readdir(join(clone, 'cache/holdfast'))
     expect(await readdir(join(clone, 'cache/holdfast', folder!))).toEqual([])
   })
