@@ -49,6 +49,8 @@ export function createActionActivities({ store, clouds }: InstanceActivitiesNeed
       }
       if (seen.machine.state === TARGET[todo.kind] && (answered || todo.kind !== 'reboot'))
         return { answered, confirmed: true, seen, error: null }
+      if (seen.machine.state === 'failed' && error?.class === 'conflict')
+        return { answered, confirmed: false, seen, error: refusedForGood(todo) }
       if (seen.machine.state === 'failed' || performance.now() > give_up_at || cancelled.aborted)
         return { answered, confirmed: false, seen, error }
       await delay(pause_ms, undefined, { signal: cancelled }).catch(() => {})
@@ -102,6 +104,13 @@ const timeOut = (provider: Provider): AbortSignal => AbortSignal.timeout(provide
 const lostWithItsWorker = (): AttemptError => ({
   class: 'lost_reply',
   message: 'it was sent, and its worker was lost before the cloud answered',
+  at: new Date().toISOString(),
+})
+
+/** A machine that failed does not come out of that by itself: what its cloud refuses now it will refuse later. */
+const refusedForGood = ({ kind }: ActionToSend): AttemptError => ({
+  class: 'invalid',
+  message: `the machine has failed, and its cloud does not ${kind} it any more`,
   at: new Date().toISOString(),
 })
 

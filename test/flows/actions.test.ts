@@ -144,6 +144,22 @@ test('what the cloud refuses fails, with its class', async () => {
   expect((await untilActed(place.project.api, id)).at(-1)).toMatchObject({ state: 'done' })
 })
 
+test('what failed and is refused its stop is not asked for ten minutes', async () => {
+  const { place, id } = await running()
+  const { provider_id } = await getInstance(place.project.api, id)
+  await place.cloud.control.fate(provider_id!, 'die')
+  await actOn(place.project.api, id, { action: 'stop' })
+  await actOn(place.project.api, id, { action: 'start' })
+  const refused = (kind: string) => ({
+    state: 'failed',
+    error: { class: 'invalid', message: `the machine has failed, and its cloud does not ${kind} it any more` },
+  })
+  expect(await untilActed(place.project.api, id)).toMatchObject([refused('stop'), refused('start')])
+  const path = `/api/instances/${id}/actions`
+  await world.change(place.project, 'terminate', id, 'POST', path, { action: 'terminate' })
+  await untilInstance(place.project.api, id, ['terminated'])
+})
+
 test('what vanished is neither stopped nor started, whatever state is on record', async () => {
   const { place, id } = await running()
   const { provider_id } = await getInstance(place.project.api, id)
