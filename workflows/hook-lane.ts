@@ -29,9 +29,9 @@ function attempt(hook_id: string, step: Step): Promise<unknown> {
   return attempts.attemptDelivery(hook_id, Number(step.key))
 }
 
-const deliveriesOf = (now: Present): number[] => now.running.map(Number)
+const deliveriesOf = (now: Present): number[] => now.running().map(Number)
 
-/** A lane's plan names what is to be begun; what is under way goes on. */
+/** A lane's plan names what is to be begun; what is still under way goes on. */
 function toPlan(lane: Awaited<ReturnType<Activities['planLane']>>, now: Present): Plan {
   const step = (delivery_id: string | number, summary: string): Step => ({
     key: String(delivery_id),
@@ -42,7 +42,7 @@ function toPlan(lane: Awaited<ReturnType<Activities['planLane']>>, now: Present)
   })
   return {
     steps: [
-      ...now.running.map((key) => step(key, '')),
+      ...now.running().map((key) => step(key, '')),
       ...lane.steps.map(({ delivery_id, attempt, why }) =>
         step(delivery_id, `delivery ${delivery_id}, attempt ${attempt}: ${why}`),
       ),

@@ -35,8 +35,8 @@ const FAILED_STEP_PAUSE_MS = 1_000
 /** What a flow tells its plan. */
 export interface Present {
   readonly failing: Failing | null
-  /** Keys of the steps under way. */
-  readonly running: readonly string[]
+  /** Keys of the steps under way at the moment of asking: some may have ended when a plan comes back. */
+  readonly running: () => readonly string[]
 }
 
 export interface Noun {
@@ -86,7 +86,7 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
   for (;;) {
     const wakes_seen = wakes
     const ended_seen = ended
-    const plan = await planNow(id, noun, { failing, running: [...running.keys()] })
+    const plan = await planNow(id, noun, { failing, running: () => [...running.keys()] })
     if (!plan.steps.some(({ key }) => key === failing?.step)) failing = null
     setCurrentDetails(failing ? blockedDetails(plan.details, failing.reason) : plan.details)
     const ends_well = plan.done && !BAD_ENDS.has(plan.state)
