@@ -21,6 +21,7 @@ import { routeDeployments } from './native/deployments.ts'
 import { routeEvents } from './native/events.ts'
 import { routeExplain } from './native/explain.ts'
 import { routeHooks } from './native/hooks.ts'
+import { routeHosts } from './native/hosts.ts'
 import { routeInstallation } from './native/installation.ts'
 import { routeInstances } from './native/instances.ts'
 import { routeLaunchOrders } from './native/launch-orders.ts'
@@ -65,6 +66,7 @@ export function createApp(deps: ApiDeps): Api {
   routeEvents(app, deps)
   routeClouds(app)
   routeCloudOffers(app)
+  routeHosts(app)
   routeMachines(app)
   routeCredentials(app)
   routeExplain(app)

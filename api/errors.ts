@@ -3,7 +3,7 @@ import { z } from '@hono/zod-openapi'
 import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { DomainError, type ErrorCode, type Problem } from '../domain/errors.ts'
-import { isAway } from '../store/database.ts'
+import { isAway, isOvertaken } from '../store/database.ts'
 import type { ApiContext } from './context.ts'
 import { PCM, renderPcmError } from './pcm/errors.ts'
 
@@ -91,6 +91,10 @@ function toDomainError(thrown: Error): DomainError {
     return thrown.code === 'unavailable' && thrown.retry_after_s === undefined ? unavailable(thrown) : thrown
   }
   if (isAway(thrown)) return unavailable(thrown)
+  if (isOvertaken(thrown)) {
+    const message = 'others were changing the same at the same time; repeat the request'
+    return new DomainError('unavailable', message, { retry_after_s: AWAY_RETRY_S, cause: thrown })
+  }
   if (thrown instanceof HTTPException) return fromFramework(thrown)
   return new DomainError('internal', 'internal error', { cause: thrown })
 }

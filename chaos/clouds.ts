@@ -9,10 +9,17 @@ const LIST_LAG_MS = 300
 
 type Fields = Readonly<Record<string, unknown>>
 
+/** Keys to the two accounts of each cloud: ours, and one that orders may bring along. */
+const OWN_KEY = 'house'
+export const GUEST_KEY = 'guest'
+const ACCOUNTS = [OWN_KEY, GUEST_KEY].map((key) => ({ key, account: key }))
+
 interface CloudPlan {
   readonly name: string
   readonly size: string
   readonly idempotency_tokens: boolean
+  /** That leases can have for themselves: so few that they come one right behind the other. */
+  readonly hosts: readonly string[]
   readonly configuration: Fields
   readonly faults: readonly Fields[]
 }
@@ -45,6 +52,7 @@ export const CLOUDS: readonly CloudPlan[] = [
     name: 'crowded',
     size: 'm1.small',
     idempotency_tokens: false,
+    hosts: ['compute-1', 'compute-2'],
     configuration: {
       presents_as: 'openstack',
       capacity: 40,
@@ -58,8 +66,16 @@ export const CLOUDS: readonly CloudPlan[] = [
     name: 'tokens',
     size: 't3.small',
     idempotency_tokens: true,
+    hosts: ['metal-1'],
     configuration: {
       presents_as: 'aws',
+      hosts: ['metal-1', 'metal-2', 'metal-3'].map((name) => ({
+        id: name,
+        name,
+        vcpus: 8,
+        memory_mib: 65_536,
+        disk_gib: 500,
+      })),
       boot_latency_ms: { uniform_ms: [100, 1_000] },
       create_latency_ms: { uniform_ms: [0, 200] },
       terminated_visible_ms: 1_000,
@@ -73,6 +89,7 @@ export const registrationOf = ({ name, size, idempotency_tokens }: CloudPlan, si
   name,
   provider: 'simulated',
   endpoint: `${simulated_url}/clouds/${name}`,
+  credential: OWN_KEY,
   sizes: { small: size },
   images: { debian: 'debian-13' },
   settings: {
@@ -80,6 +97,7 @@ export const registrationOf = ({ name, size, idempotency_tokens }: CloudPlan, si
     call_timeout_ms: CALL_TIMEOUT_MS,
     list_lag_ms: LIST_LAG_MS,
     idempotency_tokens,
+    hosts: true,
   },
 })
 
@@ -119,7 +137,7 @@ export async function openClouds(simulated_url: string, seed: number, signal: Ab
     (await send(name, 'GET', '/machines')).machines as CloudMachine[]
 
   for (const [number, cloud] of CLOUDS.entries()) {
-    await send(cloud.name, 'PUT', '', { ...cloud.configuration, seed: seed + number })
+    await send(cloud.name, 'PUT', '', { ...cloud.configuration, api_keys: ACCOUNTS, seed: seed + number })
     for (const fault of cloud.faults) await send(cloud.name, 'POST', '/faults', fault)
   }
   // It may have gone by itself meanwhile.

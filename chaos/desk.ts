@@ -28,7 +28,7 @@ const PLACES = [['crowded', 'tokens'], ['tokens', 'crowded'], ['crowded'], ['tok
 const COUNTS = [1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6, 8, 10]
 
 /** Machines to order, and what that promises. */
-export function machinesOf(draw: Chance): { body: Fields; promised: Promised } {
+export function machinesOf(draw: Chance): { body: Fields & { clouds: readonly string[] }; promised: Promised } {
   const count = draw.pick(COUNTS)
   const policy = draw.pick(['all', 'any', 'at_least'] as const)
   const promised = { count, policy, ...(policy === 'at_least' ? { at_least: draw.whole(1, count) } : {}) }

@@ -1,16 +1,21 @@
 /** Jobs that make and end: orders, leases, hooks. */
 import type { Chance } from './chance.ts'
 import type { Client } from './client.ts'
+import { CLOUDS, GUEST_KEY } from './clouds.ts'
 import { type Desk, endOrder, type Job, machinesOf, membersOf, placeOrder } from './desk.ts'
 
 const HOUR_MS = 3_600_000
 
-/** An order that is ended at once, withdrawn, loses a member, is left standing, or is ended after a while. */
+/**
+ * An order that is ended at once, withdrawn, loses a member, is left standing, or is ended after a while; one of five with
+ * an account of its own.
+ */
 export const order: Job = async (desk, draw, client) => {
   const { body, promised } = machinesOf(draw)
   const [fate, patience_ms] = [draw.next(), draw.whole(4_000, 25_000)]
-  const [soon_ms, member] = [draw.whole(0, 2_500), draw.next()]
-  const made = await placeOrder(desk, client, body, promised)
+  const [soon_ms, member, guest] = [draw.whole(0, 2_500), draw.next(), draw.next() < 0.2]
+  const credentials = body.clouds.map((cloud) => ({ cloud, secret: GUEST_KEY }))
+  const made = await placeOrder(desk, client, guest ? { ...body, credentials } : body, promised)
   if (!made) return
   const { id } = made
   if (fate < 0.2) {
@@ -72,6 +77,46 @@ export const lease: Job = async (desk, draw, client) => {
   const changed = { end_at: iso(moved.end_at_ms), before_end_at: iso(moved.before_end_at_ms) }
   const asked = { kind: 'extend', method: 'PATCH', path, body: changed, resource_id: id, promised: moved } as const
   await desk.ask(client, asked, 400, 409)
+}
+
+/**
+ * Leases of the same hosts, one right behind the other: the second starts when the first is to end, or is ended, and has
+ * to wait until the machines of that one are gone.
+ */
+export const tenants: Job = async (desk, draw, client) => {
+  const cloud = draw.pick(CLOUDS)
+  const hosts = { cloud: cloud.name, count: draw.whole(1, cloud.hosts.length) }
+  const lasts_ms = draw.pick([5, 8, 12]) * 1_000
+  const count = draw.pick([1, 1, 2, 3])
+  const [ended, ended_in_ms] = [draw.next() < 0.4, draw.whole(1_000, 4_000)]
+  const rent = async (start_at_ms: number | null) => {
+    const end_at_ms = (start_at_ms ?? Date.now()) + lasts_ms
+    const body = {
+      name: desk.name('tenant'),
+      start_at: start_at_ms === null ? 'now' : iso(start_at_ms),
+      end_at: iso(end_at_ms),
+      order: { size: 'small', image: 'debian', count, policy: 'any' },
+      hosts,
+    }
+    const promised = { end_at_ms, hosts: hosts.count, ...(start_at_ms === null ? {} : { start_at_ms }) }
+    // 409: they are booked. 400: repeated for so long that its end has passed.
+    const made = await desk.ask(
+      client,
+      { kind: 'lease', method: 'POST', path: '/api/leases', body, promised },
+      400,
+      409,
+    )
+    return made && { id: (made.lease as { id: string }).id, end_at_ms }
+  }
+  const first = await rent(null)
+  if (!first) return
+  if (!ended) {
+    await rent(first.end_at_ms)
+    return
+  }
+  if (!(await desk.pass(ended_in_ms))) return
+  await desk.ask(client, { kind: 'end', method: 'DELETE', path: `/api/leases/${first.id}`, resource_id: first.id })
+  await rent(null)
 }
 
 /** A hook that comes and goes. */

@@ -8,7 +8,7 @@ import { chanceOf } from './chance.ts'
 import type { Client } from './client.ts'
 import type { Clouds } from './clouds.ts'
 import type { Desk, Job } from './desk.ts'
-import { death, hook, lease, order, refusal } from './jobs.ts'
+import { death, hook, lease, order, refusal, tenants } from './jobs.ts'
 import type { Subscribers } from './subscribers.ts'
 
 export interface LoadNeeds {
@@ -36,11 +36,12 @@ const MEAN_GAP_MS = 400
 const OPEN_ORDERS_MAX = 40
 const OPEN_DELIVERIES_MAX = 1_000
 const STANDING_MAX = 16
-const JOBS = { order, lease, acting, fleet, healing, death, refusal, hook } satisfies Record<string, Job>
+const JOBS = { order, lease, tenants, acting, fleet, healing, death, refusal, hook } satisfies Record<string, Job>
 /** Kinds of jobs, each as often as it stands here. */
 const KINDS = [
   ...Array<'order'>(7).fill('order'),
   ...Array<'lease'>(7).fill('lease'),
+  ...Array<'tenants'>(3).fill('tenants'),
   ...Array<'acting'>(3).fill('acting'),
   ...Array<'healing'>(3).fill('healing'),
   ...Array<'death'>(2).fill('death'),

@@ -137,6 +137,7 @@ async function setUp(house: House, notebook: Notebook, signal: AbortSignal): Pro
   for (const cloud of CLOUDS) {
     await ask('POST', '/api/clouds', registrationOf(cloud, house.simulated_url))
     await ask('PUT', `/api/clouds/${cloud.name}/grants/${PROJECT}`)
+    for (const name of cloud.hosts) await ask('POST', `/api/clouds/${cloud.name}/hosts`, { name })
   }
   const made = await ask('POST', '/api/tokens', { project: PROJECT, user: 'member', role: 'member' })
   return (made.token as { text: string }).text

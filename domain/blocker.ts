@@ -23,6 +23,7 @@ export interface BlockerDecision {
     | 'tags_unconfirmed'
     | 'name_missing'
     | 'record_unconfirmed'
+    | 'host_held'
   readonly reason: string
   /** Real time in ms; null: when something else happens. */
   readonly next_try_at: number | null

@@ -36,6 +36,8 @@ export interface InstanceSpec {
   readonly vcpus?: number
   readonly memory_mib?: number
   readonly disk_gib?: number
+  /** The host it is to run on; where the provider has hosts. */
+  readonly host?: string
 }
 
 /** Provider specific additions by type of provider: only those of the target's type are used. */

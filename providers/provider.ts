@@ -30,6 +30,8 @@ export interface CreateMachine extends Owner {
   readonly vcpus?: number
   readonly memory_mib?: number
   readonly disk_gib?: number
+  /** The name of the host it is to run on; `invalid` where the provider has no hosts to choose from. */
+  readonly host?: string
   /** The additions for this type of provider, passed through. */
   readonly extra?: Readonly<Record<string, unknown>>
 }

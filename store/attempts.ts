@@ -19,6 +19,7 @@ import type { Tables } from './tables.ts'
 export interface CloudTraits {
   readonly idempotency_tokens: boolean
   readonly settle_ms: number
+  readonly list_lag_ms: number
   readonly call_timeout_ms: number
   readonly boot_timeout_ms: number
 }
@@ -61,6 +62,8 @@ export const ATTENDED_MS = 4_000
  * Nothing is sent for an order that is ending.
  */
 export function markSent(store: Store, order_id: string, batch: number, traits: CloudTraits): Promise<AttemptToSend[]> {
+  // A list sent after this shows what was carried out at the last moment.
+  const settles_in_ms = traits.call_timeout_ms + traits.settle_ms + traits.list_lag_ms
   return write(store, async (trx) => {
     const order = await lockAttended(trx, order_id, Math.min(traits.call_timeout_ms, ATTENDED_MS))
     if (order?.wish !== 'run' || order.state === 'compensating' || order.state === 'failed') return []
@@ -70,7 +73,7 @@ export function markSent(store: Store, order_id: string, batch: number, traits: 
         update launch_attempts set state = 'unknown' where not ${traits.idempotency_tokens}::boolean
           and order_id = ${order_id} and batch = ${batch} and state = 'sent')
       update launch_attempts set state = 'sent', sends = sends + 1, sent_at = clock_timestamp(), next_send_at = null,
-        settle_at = clock_timestamp() + ${traits.call_timeout_ms + traits.settle_ms} * interval '1 ms',
+        settle_at = clock_timestamp() + ${settles_in_ms} * interval '1 ms',
         error = case due.state when 'sent' then jsonb_build_object('class', 'lost_reply', 'at', now(),
           'message', 'it was sent, and what the cloud answered was lost') else error end
       from (

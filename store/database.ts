@@ -40,8 +40,8 @@ const TRANSACTION_TIMEOUT_MS = 3_000
 const SILENCE_MS = 10_000
 const IDLE_MS = 8_000
 const RETRIES_MAX = 8
-/** serialization_failure, deadlock_detected */
-const RETRIED = new Set(['40001', '40P01'])
+/** serialization_failure, deadlock_detected, exclusion_violation: a host was booked by another one meanwhile */
+const RETRIED = new Set(['40001', '40P01', '23P01'])
 /**
  * Classes and codes of PostgreSQL and sockets that mean "away", not "wrong": no connection, no room (disk, memory,
  * connections), going down, out of time, a disk that fails, a server that may only be read.
@@ -151,6 +151,9 @@ export async function write<T>(store: Store, job: (trx: Trx) => Promise<T>): Pro
 export function isAway(error: unknown): boolean {
   return AWAY.test(codeOf(error)) || (error instanceof Error && AWAY_MESSAGE.test(error.message))
 }
+
+/** True when others changed the same at the same time, again and again, so that a later try may do. */
+export const isOvertaken = (error: unknown): boolean => RETRIED.has(codeOf(error))
 
 /** Whether a column is one of so many values: one parameter however many, so that the statement is a prepared one. */
 export const isAmong = (

@@ -1,5 +1,8 @@
-/** Deployments as readers see them. Their state is derived from their orders, see store/orders.ts. */
+/** Deployments as readers see them, and their state, which is derived from their orders. */
 import { type Kysely, sql } from 'kysely'
+import type { OrderState } from '../domain/order/view.ts'
+import type { Trx } from './database.ts'
+import type { NewEvent } from './events.ts'
 import type { Tables } from './tables.ts'
 
 const INSTANCES = sql<Record<string, number>>`coalesce((
@@ -39,4 +42,57 @@ export function listDeployments(
   if (query.state) rows = rows.where('state', '=', query.state)
   if (query.name) rows = rows.where('name', '=', query.name)
   return rows.execute()
+}
+
+/** State of a deployment as a whole, from the states of its orders. */
+function deploymentState(states: readonly string[]): string {
+  const has = (state: string) => states.includes(state)
+  for (const state of ['held', 'compensating', 'terminating', 'launching', 'settling', 'queued', 'running'])
+    if (has(state)) return state
+  return has('failed') ? 'failed' : has('terminated') ? 'terminated' : 'cancelled'
+}
+
+/**
+ * Derives a deployment's state from its orders, one of them as it was decided just now; returns the event that tells it,
+ * if it has changed, to be recorded behind the one it follows from.
+ */
+export async function deriveDeployment(
+  trx: Trx,
+  deployment_id: string,
+  cause_event: string,
+  decided?: { readonly id: string; readonly state: OrderState },
+): Promise<NewEvent[]> {
+  const deployment = await trx
+    .selectFrom('deployments')
+    .selectAll()
+    .where('id', '=', deployment_id)
+    .forNoKeyUpdate()
+    .executeTakeFirstOrThrow()
+  const orders = await trx
+    .selectFrom('launch_orders')
+    .select(['id', 'state'])
+    .where('deployment_id', '=', deployment_id)
+    .execute()
+  const states = orders.map(({ id, state }) => (id === decided?.id ? decided.state : state))
+  const state = deploymentState(states)
+  if (state === deployment.state) return []
+  const sequence = deployment.sequence + 1
+  await trx.updateTable('deployments').set({ state, sequence }).where('id', '=', deployment_id).execute()
+  return [
+    {
+      project_id: deployment.project_id,
+      resource_type: 'deployment',
+      resource_id: deployment.id,
+      sequence,
+      type: 'deployment.state_changed',
+      from: deployment.state,
+      to: state,
+      snapshot: { name: deployment.name },
+      cause: {
+        rule: 'derived_from_orders',
+        reason: `its orders are ${[...new Set(states)].join(', ')}`,
+        event: cause_event,
+      },
+    },
+  ]
 }

@@ -2,12 +2,13 @@
  * Leases in the record: made, changed, ended. What is due is done in lease-plan.ts. The moments are kept to the second and are the record's
  * time; what each act came to, and how late, stands in lease_events.
  */
-import type { Kysely, Selectable } from 'kysely'
+import { type Kysely, type Selectable, sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
 import type { OrderTemplate } from '../domain/launch-order.ts'
-import type { Cause } from '../domain/record.ts'
+import type { Blocker, Cause } from '../domain/record.ts'
 import { leaseWorkflowId } from '../domain/workflow-ids.ts'
+import { bookHosts, cutBookings, moveBookings, type WantedHosts } from './bookings.ts'
 import { recordNow, type Store, shownBlocker, type Trx, write } from './database.ts'
 import { newEventId, recordEvents } from './events.ts'
 import { claimKey } from './idempotency.ts'
@@ -24,9 +25,14 @@ export interface NewLease {
   readonly before_end_at: Date | null
   /** A launch order that begins and ends with the lease; its names were checked. */
   readonly order: OrderTemplate | null
+  /** Computers of a cloud that nobody else has meanwhile; an order's instances go to them in turn. */
+  readonly hosts: WantedHosts | null
 }
 
-/** Makes a lease. Throws `invalid_request` where its moments do not follow each other, `key_reused`. */
+/**
+ * Makes a lease and books its hosts. Throws `invalid_request` where its moments do not follow each other, `conflict` where
+ * there are not as many hosts, `key_reused`.
+ */
 export function createLease(
   store: Store,
   caller: Caller,
@@ -73,6 +79,7 @@ export function createLease(
         ).flatMap(([type, time]) => (time ? [{ id: newId(), lease_id, type, time }] : [])),
       )
       .execute()
+    if (lease.hosts) await bookHosts(trx, lease_id, lease.hosts, { start_at, end_at: lease.end_at })
     await recordEvents(trx, [
       {
         id: event,
@@ -82,7 +89,7 @@ export function createLease(
         sequence: 1,
         type: 'lease.created',
         to: 'PENDING',
-        snapshot: snapshotOf({ ...lease, start_at, order_id: null }),
+        snapshot: snapshotOf({ ...lease, start_at, order_id: null, blocker: null }),
         cause: { actor: { user_id: caller.user_id, request_id: caller.request_id }, reason: 'requested' },
       },
     ])
@@ -108,12 +115,14 @@ const snapshotOf = (lease: {
   end_at: Date
   before_end_at: Date | null
   order_id: string | null
+  blocker: Blocker | null
 }) => ({
   name: lease.name,
   start_at: lease.start_at.toISOString(),
   end_at: lease.end_at.toISOString(),
   before_end_at: lease.before_end_at?.toISOString() ?? null,
   order_id: lease.order_id,
+  blocker: lease.blocker,
 })
 
 export interface LeaseChange {
@@ -126,8 +135,8 @@ export interface LeaseChange {
 }
 
 /**
- * Moves, extends, shortens or renames a lease. Extending against the end: the lock decides; once it is ending, 409.
- * Shortening to the past is refused: ending now is `endLease`.
+ * Moves, extends, shortens or renames a lease, its bookings with it: `conflict` where its hosts are booked then. Extending
+ * against the end: the lock decides; once it is ending, 409. Shortening to the past is refused: ending now is `endLease`.
  */
 export function updateLease(
   store: Store,
@@ -164,6 +173,7 @@ export function updateLease(
     )
     if (same && next.name === lease.name) return
     await moveEvents(trx, lease, next)
+    await moveBookings(trx, lease, next)
     await changeLease(trx, lease, 'lease.updated', lease.state, { ...next, due_at: now }, actorCause(caller))
     await wake(trx, [{ target: leaseWorkflowId(lease_id), project_id: lease.project_id }])
   })
@@ -214,6 +224,7 @@ export function endLease(
     if (lease.wish === 'end' || lease.state === 'TERMINATED' || lease.state === 'ERROR') return
     const now = await recordNow(trx)
     const event = newEventId()
+    await cutBookings(trx, lease, now)
     const wish = { wish: 'end' as const, wish_version: lease.wish_version + 1, wish_event: event }
     await changeLease(
       trx,
@@ -249,16 +260,18 @@ export async function changeLease(
   lease: LeaseRow,
   type: string,
   to: LeaseRow['state'],
-  set: Partial<Omit<LeaseRow, 'order_template' | 'blocker' | 'id'>>,
+  set: Partial<Omit<LeaseRow, 'order_template' | 'id'>>,
   cause: Cause,
   event = newEventId(),
 ): Promise<string> {
   lease.sequence++
   const from = lease.state
-  Object.assign(lease, set, { state: to })
+  // What blocked one state does not block the next.
+  const { blocker = from === to ? lease.blocker : null, ...rest } = set
+  Object.assign(lease, rest, { state: to, blocker })
   await trx
     .updateTable('leases')
-    .set({ ...set, state: to, sequence: lease.sequence })
+    .set({ ...rest, state: to, blocker: blocker && JSON.stringify(blocker), sequence: lease.sequence })
     .where('id', '=', lease.id)
     .execute()
   await recordEvents(trx, [
@@ -278,7 +291,7 @@ export async function changeLease(
   return event
 }
 
-/** A lease as its owner sees it, with its events. */
+/** A lease as its owner sees it, with its events and the hosts it has booked, or had. */
 export async function findLease(db: Kysely<Tables>, project_id: string, lease_id: string) {
   const lease = await db
     .selectFrom('leases')
@@ -294,7 +307,17 @@ export async function findLease(db: Kysely<Tables>, project_id: string, lease_id
     .where('lease_id', '=', lease_id)
     .orderBy('time')
     .execute()
-  return { ...lease, events }
+  const hosts = await db
+    .selectFrom('reservations')
+    .innerJoin('clouds', 'clouds.id', 'reservations.cloud_id')
+    .select(['clouds.name as cloud', 'min_count as count'])
+    .select(
+      sql<string[]>`array(select hosts.name from bookings join hosts on hosts.id = host_id
+        where reservation_id = reservations.id order by host_id)`.as('names'),
+    )
+    .where('lease_id', '=', lease_id)
+    .executeTakeFirst()
+  return { ...lease, events, hosts: hosts ?? null }
 }
 
 /** Newest first; `before`: only those made before this id. */

@@ -8,7 +8,14 @@ import { sql } from 'kysely'
 import { v7 as newId } from 'uuid'
 import { stepBlocker, toBlocker } from '../domain/blocker.ts'
 import { decideOrder } from '../domain/order/decide.ts'
-import type { AttemptView, CloudView, ItemView, OrderDecision, OrderView } from '../domain/order/view.ts'
+import {
+  type AttemptView,
+  type CloudView,
+  type ItemView,
+  isOrderOver,
+  type OrderDecision,
+  type OrderView,
+} from '../domain/order/view.ts'
 import { type Failing, LOST_WAKE_MS, type Plan, SLEEP_MAX_MS, type Step } from '../domain/plan.ts'
 import type { Cause } from '../domain/record.ts'
 import { leaseWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
@@ -18,11 +25,11 @@ import { releaseClaims } from './claims.ts'
 import { type AccountState, accountsByCloud } from './credentials.ts'
 import { Overtaken, type Store, type Trx, write } from './database.ts'
 import { wakeDeployment } from './deployment-actions.ts'
+import { deriveDeployment } from './deployments.ts'
 import { lastEventId, type NewEvent, newEventId, recordEvents } from './events.ts'
 import { healingRoom, restartInstances, restartOf, wantAttention } from './healing.ts'
 import { changeInstances } from './instances.ts'
 import { countedError } from './item-errors.ts'
-import { deriveDeployment } from './orders.ts'
 import { wake } from './outbox.ts'
 import { NAMING } from './outside-inventory.ts'
 import { MAY_DELETE } from './removals.ts'
@@ -383,7 +390,8 @@ async function applyOrder(
     })
     .where('id', '=', order.id)
     .execute()
-  if (order.lease_id && decision.state !== order.state) {
+  // One that is over stays so while what is left of it is removed; its lease waits for that.
+  if (order.lease_id && (decision.state !== order.state || (decision.done && isOrderOver(order.state)))) {
     await wake(trx, [{ target: leaseWorkflowId(order.lease_id), project_id: order.project_id }])
   }
 }

@@ -7,11 +7,10 @@ import { v7 as newId } from 'uuid'
 import { DomainError } from '../domain/errors.ts'
 import type { Extra, InstanceSpec, OrderTemplate } from '../domain/launch-order.ts'
 import { choicesOf } from '../domain/order/choices.ts'
-import type { OrderState } from '../domain/order/view.ts'
 import { orderWorkflowId } from '../domain/workflow-ids.ts'
 import { insertCredential, type NewCredential } from './credentials.ts'
 import { leave, Overtaken, type Store, type Trx, write } from './database.ts'
-import { hasHooks, type NewEvent, recordEvents } from './events.ts'
+import { hasHooks, recordEvents } from './events.ts'
 import { wake } from './outbox.ts'
 import type { Tables } from './tables.ts'
 
@@ -374,7 +373,8 @@ export async function wishEnd(
   return event!
 }
 
-async function hasMachines(trx: Trx, order_id: string): Promise<boolean> {
+/** Whether machines of an order are left, dead ones too. */
+export async function hasMachines(trx: Trx, order_id: string): Promise<boolean> {
   const machine = await trx
     .selectFrom('launch_attempts')
     .select('id')
@@ -384,57 +384,4 @@ async function hasMachines(trx: Trx, order_id: string): Promise<boolean> {
     .limit(1)
     .executeTakeFirst()
   return machine !== undefined
-}
-
-/** State of a deployment as a whole, from the states of its orders. */
-export function deploymentState(states: readonly string[]): string {
-  const has = (state: string) => states.includes(state)
-  for (const state of ['held', 'compensating', 'terminating', 'launching', 'settling', 'queued', 'running'])
-    if (has(state)) return state
-  return has('failed') ? 'failed' : has('terminated') ? 'terminated' : 'cancelled'
-}
-
-/**
- * Derives a deployment's state from its orders, one of them as it was decided just now; returns the event that tells it,
- * if it has changed, to be recorded behind the one it follows from.
- */
-export async function deriveDeployment(
-  trx: Trx,
-  deployment_id: string,
-  cause_event: string,
-  decided?: { readonly id: string; readonly state: OrderState },
-): Promise<NewEvent[]> {
-  const deployment = await trx
-    .selectFrom('deployments')
-    .selectAll()
-    .where('id', '=', deployment_id)
-    .forNoKeyUpdate()
-    .executeTakeFirstOrThrow()
-  const orders = await trx
-    .selectFrom('launch_orders')
-    .select(['id', 'state'])
-    .where('deployment_id', '=', deployment_id)
-    .execute()
-  const states = orders.map(({ id, state }) => (id === decided?.id ? decided.state : state))
-  const state = deploymentState(states)
-  if (state === deployment.state) return []
-  const sequence = deployment.sequence + 1
-  await trx.updateTable('deployments').set({ state, sequence }).where('id', '=', deployment_id).execute()
-  return [
-    {
-      project_id: deployment.project_id,
-      resource_type: 'deployment',
-      resource_id: deployment.id,
-      sequence,
-      type: 'deployment.state_changed',
-      from: deployment.state,
-      to: state,
-      snapshot: { name: deployment.name },
-      cause: {
-        rule: 'derived_from_orders',
-        reason: `its orders are ${[...new Set(states)].join(', ')}`,
-        event: cause_event,
-      },
-    },
-  ]
 }

@@ -6,6 +6,7 @@ import { sql } from 'kysely'
 import { DomainError } from '../domain/errors.ts'
 import { instanceWorkflowId, orderWorkflowId } from '../domain/workflow-ids.ts'
 import { supersedeOpen } from './actions.ts'
+import { HAS_HOSTS } from './bookings.ts'
 import { releaseClaims } from './claims.ts'
 import type { Trx } from './database.ts'
 import { changeInstances } from './instances.ts'
@@ -15,7 +16,7 @@ import { openTagging } from './taggings.ts'
 
 /**
  * Releases the machine of an instance; again is the same. Throws `not_found`, and `conflict` where there is no machine, or
- * where it is being deleted.
+ * where it is being deleted or on a host that a lease has for itself.
  */
 export async function releaseInstance(trx: Trx, caller: Caller, instance_id: string): Promise<void> {
   const found = await trx
@@ -46,6 +47,12 @@ export async function releaseInstance(trx: Trx, caller: Caller, instance_id: str
   // Whoever deletes has committed that before: from here on nobody begins to.
   if (attempt.undo_batch !== null || instance.wish === 'terminate' || instance.state === 'terminating')
     throw refuse('is being terminated')
+  const { lease_id } = order
+  if (
+    lease_id &&
+    (await trx.selectFrom('leases').select('id').where('id', '=', lease_id).where(HAS_HOSTS).executeTakeFirst())
+  )
+    throw refuse(`is on a host of lease ${lease_id}, which would never be free of it: terminate it, or end the lease`)
   const { provider_id } = attempt
   await supersedeOpen(trx, instance)
   await changeInstances(trx, [

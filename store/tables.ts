@@ -216,6 +216,7 @@ export interface HoldsTable {
   host_id: number
   lease_id: string
   taken_at: Generated<Date>
+  waited_ms: number | null
 }
 
 export interface HookSecretsTable {
@@ -253,7 +254,7 @@ export interface HooksTable {
 
 export interface HostsTable {
   id: Generated<number>
-  cloud_id: string | null
+  cloud_id: string
   name: string
   properties: JsonDefault<Record<string, unknown>>
   reservable: Generated<boolean>
@@ -486,6 +487,7 @@ export interface LeasesTable {
   sequence: Generated<number>
   created_at: Generated<Date>
   ended_at: Date | null
+  overstayed_ms: number | null
 }
 
 /** That a person asked for the removal of an orphan, and why it was not done yet. */
@@ -544,6 +546,7 @@ export interface RealmsTable {
 export interface ReservationsTable {
   id: string
   lease_id: string
+  cloud_id: string
   resource_type: string
   state: Generated<string>
   min_count: Generated<number>

@@ -1,7 +1,8 @@
 /** Leases: made, moved, ended. */
 import { createRoute, z } from '@hono/zod-openapi'
 import type { OrderTemplate } from '../../domain/launch-order.ts'
-import { cloudsForOrders } from '../../store/clouds.ts'
+import type { WantedHosts } from '../../store/bookings.ts'
+import { type CloudNames, cloudsForOrders } from '../../store/clouds.ts'
 import { changeOnce, within } from '../../store/idempotency.ts'
 import { createLease, endLease, findLease, type LeaseRow, listLeases, updateLease } from '../../store/leases.ts'
 import { type Api, type ApiContext, callerOf } from '../context.ts'
@@ -23,13 +24,15 @@ import {
   Next,
   nextCursor,
   page,
+  Word,
 } from '../schemas.ts'
-import { checkNames, orderShape, POLICY_ERROR, policyFits } from './order-input.ts'
+import { checkNames, notGranted, orderShape, POLICY_ERROR, policyFits } from './order-input.ts'
 
 // Schema -------------------------------------------------------------------------------------------------------------
 
 const STATES = ['PENDING', 'STARTING', 'ACTIVE', 'TERMINATING', 'TERMINATED', 'ERROR'] as const
 const MINUTE_MS = 60_000
+const HOSTS_MAX = 100
 const NOTICE_MINUTES_MAX = 525_600
 
 const plain = {
@@ -47,6 +50,10 @@ const plain = {
   sequence: z.int(),
   created_at: MomentOut,
   ended_at: MomentOut.nullable(),
+  overstayed_ms: z
+    .int()
+    .nullable()
+    .openapi({ description: 'How long others waited for hosts that it still held, the longest; null: nobody had to.' }),
 } as const
 const LeaseEvent = z.strictObject({
   type: z.string(),
@@ -56,7 +63,12 @@ const LeaseEvent = z.strictObject({
   late_ms: z.int().nullable(),
 })
 const LeaseSummary = z.strictObject(plain).openapi('LeaseSummary')
-const Lease = z.strictObject({ ...plain, events: z.array(LeaseEvent) }).openapi('Lease')
+const LeaseHosts = z.strictObject({
+  cloud: z.string(),
+  count: z.int(),
+  names: z.array(z.string()).openapi({ description: 'Those it has booked, or had.' }),
+})
+const Lease = z.strictObject({ ...plain, hosts: LeaseHosts.nullable(), events: z.array(LeaseEvent) }).openapi('Lease')
 const LeaseEnvelope = z.strictObject({ lease: Lease })
 const LeaseParams = z.strictObject({ lease_id: Id })
 
@@ -78,6 +90,11 @@ const LeaseInput = fields({
     .optional()
     .openapi({ description: 'The same, before the end.' }),
   order: LeaseOrder.optional().openapi({ description: 'A launch order that begins and ends with the lease.' }),
+  hosts: fields({ cloud: Word, count: z.int().min(1).max(HOSTS_MAX).default(1) })
+    .optional()
+    .openapi({
+      description: 'Hosts that no other lease has meanwhile; the instances of its order go to them in turn.',
+    }),
 })
   .refine((lease) => lease.before_end_at === undefined || lease.before_end_minutes === undefined, {
     error: 'stands instead of `before_end_at`, not beside it',
@@ -106,6 +123,7 @@ const renderSummary = (row: LeaseRow): z.infer<typeof LeaseSummary> => ({
   sequence: row.sequence,
   created_at: iso(row.created_at),
   ended_at: isoOrNull(row.ended_at),
+  overstayed_ms: row.overstayed_ms,
 })
 
 // Routes -------------------------------------------------------------------------------------------------------------
@@ -171,6 +189,7 @@ export function routeLeases(app: Api): void {
     const input = c.req.valid('json')
     const caller = callerOf(c)
     const end_at = new Date(input.end_at)
+    const granted = input.order || input.hosts ? await cloudsForOrders(store.db, caller.project_id) : []
     const lease = {
       name: input.name,
       start_at: input.start_at === 'now' ? ('now' as const) : new Date(input.start_at),
@@ -179,7 +198,8 @@ export function routeLeases(app: Api): void {
         input.before_end_minutes === undefined
           ? moment(input.before_end_at)
           : new Date(end_at.getTime() - input.before_end_minutes * MINUTE_MS),
-      order: input.order ? await template(c, input.name, input.order) : null,
+      hosts: input.hosts ? wantedHosts(granted, input.hosts) : null,
+      order: input.order ? template(granted, input.name, input.order, input.hosts) : null,
     }
     const { lease_id } = await createLease(store, caller, lease, await requestKey(c))
     c.header('Location', `/api/leases/${lease_id}`)
@@ -210,12 +230,27 @@ export function routeLeases(app: Api): void {
 
 const moment = (text: string | undefined): Date | null => (text === undefined ? null : new Date(text))
 
+type HostsInput = NonNullable<z.infer<typeof LeaseInput>['hosts']>
+
+function wantedHosts(granted: readonly CloudNames[], { cloud: name, count }: HostsInput): WantedHosts {
+  const cloud = granted.find((one) => one.name === name)
+  if (!cloud) throw invalid([notGranted('body.hosts.cloud', granted)])
+  return { cloud_id: cloud.id, count }
+}
+
 /** The order of a lease with its names checked; sealed texts have no place in a template. */
-async function template(c: ApiContext, lease_name: string, order: z.infer<typeof LeaseOrder>): Promise<OrderTemplate> {
+function template(
+  granted: readonly CloudNames[],
+  lease_name: string,
+  order: z.infer<typeof LeaseOrder>,
+  hosts: HostsInput | undefined,
+): OrderTemplate {
   if (order.user_data !== undefined)
     throw invalid([{ path: 'body.order.user_data', reason: "is not supported in a lease's order" }])
-  const granted = await cloudsForOrders(c.get('deps').store.db, c.get('identity').project_id)
-  const { clouds } = checkNames(order, granted, 'body.order')
+  if (hosts && order.clouds?.some((name) => name !== hosts.cloud))
+    throw invalid([{ path: 'body.order.clouds', reason: 'names another cloud than that of its hosts' }])
+  const named = hosts ? { ...order, clouds: [hosts.cloud] } : order
+  const { clouds } = checkNames(named, granted, 'body.order')
   return { ...order, name: order.name ?? lease_name, clouds: clouds.map((cloud) => cloud.name) }
 }
 
@@ -250,5 +285,5 @@ async function show(c: ApiContext, lease_id: string): Promise<z.infer<typeof Lea
     acted_at: isoOrNull(acted_at),
     late_ms,
   }))
-  return { ...renderSummary(lease), events }
+  return { ...renderSummary(lease), hosts: lease.hosts, events }
 }

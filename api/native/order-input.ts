@@ -171,6 +171,13 @@ export function checkNames(order: NamedOrder, granted: readonly CloudNames[], pa
 
 const PROBLEMS_MAX = 20
 
+/** What is wrong with the name of a cloud that is not among these. */
+export const notGranted = (path: string, granted: readonly { readonly name: string }[]): Problem => ({
+  path,
+  reason: 'is not a cloud this project may use',
+  accepted: granted.map(({ name }) => name),
+})
+
 function chosen(
   names: readonly string[],
   from: readonly CloudNames[],
@@ -180,8 +187,7 @@ function chosen(
   return names.flatMap((name, i) => {
     const cloud = from.find((one) => one.name === name)
     if (cloud) return [cloud]
-    const reason = 'is not a cloud this project may use'
-    problems.push({ path: `${path}[${i}]`, reason, accepted: from.map((one) => one.name) })
+    problems.push(notGranted(`${path}[${i}]`, from))
     return []
   })
 }

@@ -21,6 +21,7 @@ export const COUNTERS = [
   'phantoms',
   'stuck',
   'receipts',
+  'shared_hosts',
   'uncaused',
   'disagreements',
   'duplicates',

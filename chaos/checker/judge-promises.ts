@@ -106,8 +106,18 @@ function judgeHold(dossier: Dossier, order: OrderRow, lost: (what: string) => vo
   if (!order.hold || order.state !== 'failed' || endAsked(dossier, [order.id, order.lease_id])) return
   const events = dossier.events_of.get(`order/${order.id}`) ?? []
   const excused = events.some(({ to, cause }) => to === 'running' || cause.rule === 'deadline_passed')
-  if (!excused && !isWithdrawn(dossier, order)) lost('though it was to wait for the clouds to change their minds')
+  if (!excused && !isWithdrawn(dossier, order) && !lostMember(dossier, order))
+    lost('though it was to wait for the clouds to change their minds')
 }
+
+/** One of its machines ran and died while others were awaited, and it is not to be healed: no cloud refused that one. */
+const lostMember = (dossier: Dossier, { id, healing }: OrderRow): boolean =>
+  healing === 'none' &&
+  (dossier.instances_of.get(id) ?? []).some((instance) =>
+    (dossier.events_of.get(`instance/${instance.id}`) ?? []).some(
+      ({ from, to }) => from === 'running' && (to === 'failed' || to === 'missing'),
+    ),
+  )
 
 /** What did not run yet was not wanted any more. */
 const isWithdrawn = (dossier: Dossier, { id }: OrderRow): boolean => asked(dossier, id, ['withdraw']).some(mayCount)

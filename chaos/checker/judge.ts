@@ -6,6 +6,7 @@ import { judgeDeployments } from './judge-deployments.ts'
 import { judgeEvents } from './judge-events.ts'
 import { judgeHealing } from './judge-healing.ts'
 import { judgeHooks } from './judge-hooks.ts'
+import { judgeHosts } from './judge-hosts.ts'
 import { judgeMachines } from './judge-machines.ts'
 import { judgeMoments } from './judge-moments.ts'
 import { judgePromises } from './judge-promises.ts'
@@ -20,6 +21,7 @@ export function judge(ledgers: Ledgers, options: JudgeOptions): Verdict {
   const dossier = openDossier(ledgers, options)
   judgePromises(dossier)
   judgeMachines(dossier)
+  judgeHosts(dossier)
   judgeMoments(dossier)
   judgeActions(dossier)
   judgeDeployments(dossier)

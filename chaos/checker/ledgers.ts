@@ -47,6 +47,8 @@ export interface Promised {
   readonly start_at_ms?: number
   readonly end_at_ms?: number
   readonly before_end_at_ms?: number | null
+  /** Of a lease: so many for itself. */
+  readonly hosts?: number
   readonly action?: string
   readonly reboot?: string
   readonly wave_size?: number
@@ -76,6 +78,8 @@ export interface MachineLife {
   readonly installation_id: string | null
   /** In plain words: pending, running, stopped, failed, terminating, terminated … */
   readonly state: string
+  /** What it runs on; null: its cloud does not say. */
+  readonly host: string | null
   readonly created_at_ms: number
   readonly running_at_ms: number | null
   /** When it failed for good. */

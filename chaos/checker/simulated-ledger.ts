@@ -89,6 +89,7 @@ function toLife(row: Json, lives: Lives): MachineLife {
     attempt_id: textOrNull(tags[ATTEMPT_TAG]),
     installation_id: textOrNull(tags[INSTALLATION_TAG]),
     state: textOrNull(row.state) ?? '',
+    host: textOrNull(row.host),
     created_at_ms: numberOrNull(row.created_at) ?? Number.NaN,
     running_at_ms: numberOrNull(row.booted_at),
     failed_at_ms: failedAt(states),

@@ -12,7 +12,7 @@ import { type Notes, newNotes } from './notes.ts'
 import { placeWanting } from './place.ts'
 import { serveItem } from './serve.ts'
 import { assignUndo, undoItem } from './undo.ts'
-import type { ItemState, OrderDecision, OrderState, OrderView } from './view.ts'
+import { type ItemState, isOrderOver, type OrderDecision, type OrderState, type OrderView } from './view.ts'
 
 /** Decides what an order needs now. `now` is real time in ms. */
 export function decideOrder(view: OrderView, now: number): OrderDecision {
@@ -57,8 +57,7 @@ export function decideOrder(view: OrderView, now: number): OrderDecision {
   }
 }
 
-const isFinal = (state: OrderState): boolean =>
-  state === 'running' || state === 'cancelled' || state === 'terminated' || state === 'failed'
+const isFinal = (state: OrderState): boolean => state === 'running' || isOrderOver(state)
 
 /** Something is to be deleted and may not be: whoever turns automatic removal on wakes the order. */
 const isHeldBack = (notes: Notes): boolean => !notes.view.may_delete && notes.doomed.length > 0

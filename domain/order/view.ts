@@ -26,6 +26,11 @@ export type ItemState =
   | 'terminated'
 export type AttemptState = 'open' | 'sent' | 'won' | 'lost' | 'unknown' | 'surplus'
 
+const ORDER_OVER: ReadonlySet<string> = new Set<OrderState>(['cancelled', 'terminated', 'failed'])
+
+/** Nothing more is made for it; late or dead machines of it may be left. */
+export const isOrderOver = (state: string): boolean => ORDER_OVER.has(state)
+
 /** One launch attempt that is not over; times are real, in ms. */
 export interface AttemptView {
   readonly id: string

@@ -18,6 +18,7 @@ const createRequest = z.object({
   image: z.string(),
   user_data: z.string().nullish(),
   realm: z.string().nullish(),
+  host: z.string().nullish(),
   extra: z.record(z.string(), z.unknown()).nullish(),
   tags: z.record(z.string(), z.string()).default({}),
 })
@@ -112,7 +113,7 @@ function prepareCreate(
   const image = findEntry(configuration.images, parsed.data.image)?.name
   const realm_wanted = stringOf(parsed.data.realm ?? extra?.realm ?? extra?.availability_zone)
   const realm = realm_wanted === null ? undefined : findEntry(configuration.realms, realm_wanted)
-  const host_wanted = stringOf(extra?.host)
+  const host_wanted = stringOf(parsed.data.host ?? extra?.host)
   const host = host_wanted === null ? undefined : findEntry(configuration.hosts, host_wanted)
   if (!configuration.accept_any_names) {
     if (!size) return refusal(cloud, 'invalid', `There is no size ${parsed.data.size}.`)

@@ -130,6 +130,7 @@ export function createSimulatedProvider(options: SimulatedProviderOptions): Prov
   return {
     capabilities,
     async create({ attempt_id, installation_id, ...machine }, signal) {
+      if (machine.host !== undefined && !capabilities.hosts) throw unsupported('hosts to choose from')
       const body = { ...machine, tags: { [INSTALLATION_TAG]: installation_id, [ATTEMPT_TAG]: attempt_id } }
       const headers: Record<string, string> = capabilities.idempotency_tokens ? { [TOKEN_HEADER]: attempt_id } : {}
       const created = await send('create', 'POST', '/machines', oneMachine, signal, { body, headers })

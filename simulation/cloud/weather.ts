@@ -83,6 +83,7 @@ export function makeClouds(world: World): void {
       made: 0,
     }
     world.record.clouds.push(row)
+    world.record.hosts.push({ id: `host of ${name}`, cloud: row, held_by: null })
     world.clouds.set(row, cloud)
     world.say(name, JSON.stringify({ ...traits, allocation: row.allocation, capacity: cloud.capacity }))
     expectNews(world, row)

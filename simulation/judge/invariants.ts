@@ -4,7 +4,7 @@
  */
 import { isInUse, type Machine } from '../cloud/machines.ts'
 import { isFinal } from '../record/change.ts'
-import type { OrderRow } from '../record/rows.ts'
+import type { LeaseRow, OrderRow } from '../record/rows.ts'
 import { after, type World } from '../world.ts'
 import type { Act } from './acts.ts'
 import { mayFollow } from './words.ts'
@@ -38,6 +38,15 @@ export const INVARIANTS = {
         if (due_at === null || world.now < due_at) lookAgainAt(world, item.order, due_at ?? world.now + TWIN_GRACE_MS)
         else against(item.id, `has ${machines.map(({ provider_id }) => provider_id).join(' and ')} in use`)
       }
+  },
+
+  /** Machines of two leases are never on one host, whatever was booked. */
+  one_tenant(world, against) {
+    for (const { lease } of world.step.orders) {
+      if (!lease?.host) continue
+      const tenants = world.record.leases.filter((other) => other.host === lease.host && machinesOf(world, other) > 0)
+      if (tenants.length > 1) against(lease.host.id, `has machines of ${tenants.map(({ id }) => id).join(' and ')}`)
+    }
   },
 
   /** A cloud with tokens has at most one machine of an attempt, and so has one without: it is not asked twice. */
@@ -231,6 +240,19 @@ export const INVARIANTS = {
     }
   },
 } satisfies Record<string, Invariant>
+
+/**
+ * Machines of a lease that are there, whatever state they are in. Not those of which their cloud said otherwise, nor what was
+ * made later than can be: by a sender that stood still between writing down and sending, or a cloud that breaks its word.
+ */
+const machinesOf = ({ record, made }: World, { order }: LeaseRow): number =>
+  (order?.items ?? [])
+    .flatMap((item) => made.get(item) ?? [])
+    .filter(({ attempt_id, created_at }) => {
+      const attempt = record.attempts.get(attempt_id)
+      if (!attempt) return true
+      return attempt.gone_at === null && !attempt.denied && created_at <= (attempt.settle_at ?? created_at)
+    }).length
 
 /** A cloud that refused is passed over only for as long as the item that it refused has no other error. */
 const forgetsRefusal = ({ view, decision }: Extract<Act, { act: 'planned' }>): boolean =>

@@ -1,7 +1,7 @@
 /** What people do in the year: orders, leases, and the ends of both, single instances, and the operator's hand. */
 import { requestAction } from '../record/actions.ts'
 import { isFinal } from '../record/change.ts'
-import { changeCredential, createLease, endLease, insertOrder, moveLease, wishEnd } from '../record/leases.ts'
+import { changeCredential, createLease, endLease, insertOrder, isFree, moveLease, wishEnd } from '../record/leases.ts'
 import type { CloudRow, LeaseRow, OrderRow, OrderTemplate } from '../record/rows.ts'
 import { after, type World } from '../world.ts'
 import { loseEngine, wakeOpen } from './housekeeping.ts'
@@ -15,6 +15,7 @@ const D = 24 * H
 const ORDERS = 210
 const ORDERS_OF_LEASES = 60
 const LEASES_WITHOUT_ORDER = 10
+const TENANTS = 10
 const BUSY_TIMES = 24
 const BUSY_MS = 2 * H
 
@@ -38,6 +39,7 @@ export function drawPeople(world: World, years: number, busy: readonly number[],
     })
   for (let count = 0; count < (ORDERS_OF_LEASES + LEASES_WITHOUT_ORDER) * years; count++)
     world.agenda.put(moment(), () => lease(world, count < ORDERS_OF_LEASES * years, calm_at))
+  for (let count = 0; count < TENANTS * years; count++) world.agenda.put(moment(), () => tenants(world))
   after(world, 12 * H, () => makeRoom(world))
   for (let count = chance.whole(0, 12 * years); count > 0; count--) world.agenda.put(moment(), () => operate(world))
   for (let count = chance.whole(0, 2 * years); count > 0; count--) world.agenda.put(moment(), () => loseEngine(world))
@@ -101,10 +103,31 @@ function lease(world: World, with_order: boolean, calm_at: number): void {
   const start_at = world.now + (chance.happens(0.3) ? 0 : chance.spread(1, 30 * D))
   const end_at = start_at + chance.spread(10 * S, 60 * D)
   const before_end_at = chance.happens(0.6) ? chance.whole(start_at, end_at - 1) : null
-  const row = createLease(world, { start_at, end_at, before_end_at }, with_order ? drawTemplate(world) : null)
+  const row = createLease(world, { start_at, end_at, before_end_at }, with_order ? drawTemplate(world) : null, null)
   if (chance.happens(0.3)) later(world, chance.spread(1, end_at - world.now + MIN), () => move(world, row, calm_at))
   if (chance.happens(0.2)) later(world, chance.spread(1, end_at - world.now + MIN), () => endLease(world, row))
   if (with_order) later(world, start_at - world.now + S, () => meddleOnceMade(world, row))
+}
+
+/** Leases of a host, one right behind the other, each at most an hour long; some are ended early. */
+function tenants(world: World): void {
+  const { chance } = world
+  const host = chance.pick(world.record.hosts)
+  let start_at = world.now
+  for (let count = chance.whole(2, 4); count > 0; count--) {
+    const end_at = start_at + chance.spread(10 * S, 1 * H)
+    if (!isFree(world, host, start_at, end_at)) return
+    const template = { ...drawTemplate(world), clouds: [host.cloud], first_at: null }
+    const row = createLease(world, { start_at, end_at, before_end_at: null }, template, host)
+    if (chance.happens(0.3)) later(world, chance.spread(1, end_at - world.now), () => endLease(world, row))
+    if (chance.happens(0.2)) later(world, chance.spread(1, end_at - world.now), () => endOrderOf(world, row))
+    start_at = end_at
+  }
+}
+
+/** A person ends the order of a lease before its lease does. */
+function endOrderOf(world: World, { order }: LeaseRow): void {
+  if (order) wishEnd(world, order, true)
 }
 
 /** The order of a lease is made when its flow gets to it. */

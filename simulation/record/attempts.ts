@@ -34,7 +34,7 @@ export function markSent(world: World, order: OrderRow, batch: number): { attemp
     attempt.sends++
     attempt.sent_at = world.now
     attempt.next_send_at = null
-    attempt.settle_at = world.now + traits.call_timeout_ms + traits.settle_ms
+    attempt.settle_at = world.now + traits.call_timeout_ms + traits.settle_ms + traits.list_lag_ms
     changeAttempt(world, attempt, 'sent')
     sent.push({ attempt, send: attempt.sends })
   }

@@ -1,12 +1,13 @@
 /** Leases and the wishes of orders, as in store/leases.ts, store/lease-plan.ts and store/orders.ts. */
 import type { LeaseAct } from '../../domain/lease.ts'
+import { isOrderOver } from '../../domain/order/view.ts'
 import { LOST_WAKE_MS } from '../../domain/plan.ts'
 import { housekeep } from '../motion/housekeeping.ts'
 import { answerWakes, instanceFlow, leaseFlow, orderFlow, wake } from '../motion/wakes.ts'
 import { tell, touch, type World } from '../world.ts'
 import { changeLease, isFinal } from './change.ts'
 import { dueOf, type ModelPlan } from './order-plan.ts'
-import type { InstanceRow, ItemRow, LeaseRow, OrderRow, OrderTemplate } from './rows.ts'
+import type { HostRow, InstanceRow, ItemRow, LeaseRow, OrderRow, OrderTemplate } from './rows.ts'
 
 /** Accepts an order. */
 export function insertOrder(world: World, template: OrderTemplate, lease: LeaseRow | null): OrderRow {
@@ -94,6 +95,7 @@ export function createLease(
   world: World,
   moments: { start_at: number; end_at: number; before_end_at: number | null },
   template: OrderTemplate | null,
+  host: HostRow | null,
 ): LeaseRow {
   const lease: LeaseRow = {
     id: `lease-${world.record.leases.length + 1}`,
@@ -104,10 +106,12 @@ export function createLease(
     wished_at: world.now,
     order: null,
     template,
+    host,
+    blocked: false,
     due_at: moments.start_at,
   }
   world.record.leases.push(lease)
-  world.say(lease.id, `made: ${lease.start_at} to ${lease.end_at}`)
+  world.say(lease.id, `made: ${lease.start_at} to ${lease.end_at}${host ? `, on ${host.id}` : ''}`)
   wakeLease(world, lease)
   return lease
 }
@@ -120,9 +124,20 @@ function wakeLease(world: World, lease: LeaseRow): void {
 const isOver = (lease: LeaseRow): boolean =>
   lease.wish === 'end' || lease.state === 'TERMINATING' || lease.state === 'TERMINATED' || lease.state === 'ERROR'
 
+/** Until when a lease has booked its host. */
+const bookedUntil = ({ wish, wished_at, end_at }: LeaseRow): number =>
+  wish === 'end' ? Math.min(wished_at, end_at) : end_at
+
+/** Whether a host is free to be booked from one moment to another, but for a lease that has it already. */
+export const isFree = (world: World, host: HostRow, start_at: number, end_at: number, but?: LeaseRow): boolean =>
+  !world.record.leases.some(
+    (other) => other.host === host && other !== but && other.start_at < end_at && bookedUntil(other) > start_at,
+  )
+
 /** Extends or shortens a lease; false: it was refused. */
 export function moveLease(world: World, lease: LeaseRow, end_at: number, before_end_at: number | null): boolean {
   if (isOver(lease) || lease.end_at <= world.now || end_at <= world.now || end_at <= lease.start_at) return false
+  if (lease.host && !isFree(world, lease.host, lease.start_at, end_at, lease)) return false
   if (before_end_at !== lease.before_end_at) lease.before_end_done &&= before_end_at === null
   world.say(lease.id, `moved: ends at ${end_at}`)
   Object.assign(lease, { end_at, before_end_at, due_at: world.now })
@@ -140,12 +155,19 @@ export function endLease(world: World, lease: LeaseRow): void {
 
 export function planLease(world: World, lease: LeaseRow): ModelPlan {
   answerWakes(world, leaseFlow(lease))
-  const { state, wish, start_at, end_at, before_end_at, before_end_done } = lease
-  const order_state = lease.order?.state ?? null
+  const { state, wish, wished_at, start_at, end_at, before_end_at, before_end_done } = lease
+  const { order } = lease
+  const machines_left =
+    order !== null &&
+    isOrderOver(order.state) &&
+    order.items.some((item) => item.open.some((attempt) => attempt.provider_id !== null))
+  const moments = { start_at, end_at, before_end_at, before_end_done }
+  const view = { state, wish, wished_at, ...moments, order_state: order?.state ?? null, machines_left }
   const decision = world.rules.decideLease(
-    { state, wish, start_at, end_at, before_end_at, before_end_done, order_state },
+    { ...view, unseen: unseenCloud(lease), host_held: whoHolds(lease) },
     world.now,
   )
+  lease.blocked = decision.blocker?.code === 'host_held'
   for (const act of decision.acts) {
     tell(world, { act: 'lease_acted', lease, what: act })
     world.say(lease.id, act)
@@ -157,9 +179,24 @@ export function planLease(world: World, lease: LeaseRow): ModelPlan {
   return { steps: [], sleep_ms, done: decision.done }
 }
 
+/** As `unseenCloud` and `whoHolds` in store/bookings.ts. */
+function unseenCloud({ host, order }: LeaseRow): string | null {
+  if (!host || !order || !isOrderOver(order.state)) return null
+  const attempts = order.items.flatMap((item) => item.attempts)
+  const unseen = attempts.find(
+    ({ state, provider_id, gone_at, settle_at, cloud }) =>
+      state === 'lost' && provider_id === null && gone_at === null && (cloud.last_list_sent_at ?? 0) <= settle_at!,
+  )
+  return unseen?.cloud.name ?? null
+}
+
+const whoHolds = ({ host, id }: LeaseRow): string | null =>
+  host?.held_by && host.held_by.id !== id ? `${host.id} is held by ${host.held_by.id}` : null
+
 const ACTS: Record<LeaseAct, (world: World, lease: LeaseRow) => void> = {
   start(world, lease) {
     changeLease(world, lease, 'ACTIVE')
+    if (lease.host) lease.host.held_by = lease
     if (lease.template) lease.order = insertOrder(world, lease.template, lease)
   },
   before_end(_, lease) {
@@ -171,6 +208,9 @@ const ACTS: Record<LeaseAct, (world: World, lease: LeaseRow) => void> = {
   },
   finish(world, lease) {
     changeLease(world, lease, 'TERMINATED')
+    if (lease.host?.held_by !== lease) return
+    lease.host.held_by = null
+    for (const other of world.record.leases) if (other.host === lease.host && other.blocked) wakeLease(world, other)
   },
   miss(world, lease) {
     changeLease(world, lease, 'ERROR')

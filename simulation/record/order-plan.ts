@@ -202,6 +202,7 @@ function newAttempt(world: World, item: ItemRow, number: number, cloud: CloudRow
     deletes: 0,
     error: null,
     gone_at: null,
+    denied: false,
   }
   item.attempts.push(attempt)
   world.record.attempts.set(attempt.id, attempt)

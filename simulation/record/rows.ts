@@ -112,6 +112,8 @@ export interface AttemptRow {
   deletes: number
   error: AttemptError | null
   gone_at: number | null
+  /** Its cloud said once that its machine is not there, and it was. */
+  denied: boolean
 }
 
 export interface LeaseRow {
@@ -125,7 +127,18 @@ export interface LeaseRow {
   wished_at: number
   order: OrderRow | null
   readonly template: OrderTemplate | null
+  /** It has this one for itself. */
+  readonly host: HostRow | null
+  /** A host it has booked is held by another lease. */
+  blocked: boolean
   due_at: number | null
+}
+
+/** A computer of a cloud, with the lease that has it in fact. */
+export interface HostRow {
+  readonly id: string
+  readonly cloud: CloudRow
+  held_by: LeaseRow | null
 }
 
 /** What an order is made of. */
@@ -148,6 +161,7 @@ export interface RecordModel {
   readonly clouds: CloudRow[]
   readonly orders: OrderRow[]
   readonly leases: LeaseRow[]
+  readonly hosts: HostRow[]
   readonly attempts: Map<string, AttemptRow>
   automatic_removal: boolean
   /** When that was last turned on. */

@@ -53,6 +53,7 @@ export function takeBack(world: World, attempt: AttemptRow, state: MachineState)
   const serves = attempt.state === 'won' && instance.state === 'missing' && instance.provider_id === provider_id
   world.say(attempt.id, `${provider_id} was proved gone, and is there`)
   attempt.gone_at = null
+  attempt.denied = true
   changeAttempt(world, attempt, serves ? 'won' : 'surplus')
   if (serves) {
     cloud.claims.add(attempt)

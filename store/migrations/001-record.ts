@@ -396,6 +396,7 @@ create table leases (
   sequence int not null default 0,
   created_at timestamptz not null default record_now(),
   ended_at timestamptz,
+  overstayed_ms bigint, -- how long others waited for hosts that it still held, the longest; null: nobody had to
   check (end_at > start_at)
 );
 create index leases_open on leases (due_at) where state not in ('TERMINATED', 'ERROR');
@@ -687,9 +688,10 @@ create index on actions (deployment_action_id, wave) where deployment_action_id 
 
 -- Hosts, reservations, bookings, holds -------------------------------------------------------------------------------
 
+-- A computer of a cloud that leases can have for themselves.
 create table hosts (
   id bigint generated always as identity primary key,
-  cloud_id uuid references clouds,
+  cloud_id uuid not null references clouds,
   name text not null,
   properties jsonb not null default '{}',
   reservable boolean not null default true,
@@ -697,10 +699,13 @@ create table hosts (
   created_at timestamptz not null default record_now(),
   deleted_at timestamptz
 );
+create unique index hosts_by_name on hosts (cloud_id, name) where deleted_at is null;
 
+-- What a lease asks for; the bookings say what it got.
 create table reservations (
   id uuid primary key,
   lease_id uuid not null references leases,
+  cloud_id uuid not null references clouds,
   resource_type text not null,
   state text not null default 'pending',
   min_count int not null default 1,
@@ -711,6 +716,7 @@ create table reservations (
 );
 create index on reservations (lease_id);
 
+-- Promised: a host to a lease for a time. That it is not promised twice is the constraint's to see, no code's.
 create table bookings (
   id uuid primary key,
   host_id bigint not null references hosts,
@@ -723,11 +729,14 @@ create table bookings (
 );
 create index on bookings (lease_id);
 
+-- In fact: who has a host, from the start of a lease until the cloud has confirmed that its machines are gone.
 create table holds (
   host_id bigint primary key references hosts,
   lease_id uuid not null references leases,
-  taken_at timestamptz not null default record_now()
+  taken_at timestamptz not null default record_now(),
+  waited_ms bigint -- how long a lease waited for it that gave up, the longest
 );
+create index on holds (lease_id);
 
 -- Motion -------------------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 /** The service about itself, and what it says while something is away. */
 
+import { sql } from 'kysely'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -40,6 +41,20 @@ test('figures count requests by route, not by id', async () => {
 test('every answer has a request id, and errors say it', async () => {
   const { headers, body } = await server.operator.get<ErrorAnswer>('/api/nothing', { expect: 404 })
   expect(headers.get('x-request-id')).toBe(body.error.request_id)
+})
+
+test('where others are quicker again and again, it says to come back', async () => {
+  await sql`create function overtaken() returns trigger language plpgsql as $$ begin
+    raise exception 'somebody was quicker' using errcode = '40001'; end $$`.execute(server.store.db)
+  await sql`create trigger overtaken before insert on leases execute function overtaken()`.execute(server.store.db)
+  try {
+    const lease = { name: 'night', start_at: 'now', end_at: '2099-01-01T00:00:00Z' }
+    const { headers, body } = await server.operator.post<ErrorAnswer>('/api/leases', lease, { expect: 503 })
+    expect(Number(headers.get('retry-after'))).toBeGreaterThan(0)
+    expect(body.error).toMatchObject({ code: 'unavailable', message: expect.stringContaining('repeat the request') })
+  } finally {
+    await sql`drop trigger overtaken on leases`.execute(server.store.db)
+  }
 })
 
 describe('without authentication', () => {

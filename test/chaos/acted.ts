@@ -90,6 +90,7 @@ export function acted(installation_id: string): {
     attempt_id,
     installation_id,
     state: 'running',
+    host: null,
     created_at_ms: sec(seconds + 0.2),
     running_at_ms: sec(seconds + 0.8),
     failed_at_ms: null,

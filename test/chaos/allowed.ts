@@ -1,8 +1,13 @@
 /** The good run with oddities that are in order. */
-import { bodyOf, type DraftLedgers, life, pick, receipt, receipts, sec, tell } from './builders.ts'
+import { bodyOf, type DraftLedgers, giveHosts, life, pick, receipt, receipts, sec, tell } from './builders.ts'
 
 /** What looks odd and is in order. */
 export const allowed: Record<string, (ledgers: DraftLedgers) => void> = {
+  'two leases with a host each': (ledgers) => giveHosts(ledgers, 'compute-1', 'compute-2'),
+  'two leases on one host, of which one asked for none': (ledgers) => {
+    giveHosts(ledgers, 'compute-1', 'compute-1')
+    delete ledgers.client.find(({ kind, resource_id }) => kind === 'lease' && resource_id === 'now')!.promised!.hosts
+  },
   'a request nobody knows the outcome of': ({ client }) => {
     client.push({ kind: 'order', resource_id: '', sent_at_ms: sec(3), at_ms: sec(4), status: null })
   },

@@ -25,6 +25,7 @@ function machine(provider_id: string, attempt_id: string, seconds: number, delet
     attempt_id,
     installation_id: INSTALLATION,
     state: deleted === undefined ? 'running' : 'terminated',
+    host: `host-of-${provider_id}`,
     created_at_ms: sec(seconds + 0.2),
     running_at_ms: sec(seconds + 0.8),
     failed_at_ms: null,
@@ -249,6 +250,15 @@ export const life = (ledgers: DraftLedgers, provider_id: string) =>
     ledgers.clouds.flatMap((cloud) => cloud.machines).find((row) => row.provider_id === provider_id),
     provider_id,
   )
+
+/** Leases `past` and `now` asked for a host each, which cannot be the same before second 40.8. */
+export function giveHosts(ledgers: DraftLedgers, past: string, now: string): void {
+  for (const id of ['past', 'now'])
+    for (const { kind, resource_id, promised } of ledgers.client)
+      if (kind === 'lease' && resource_id === id) promised!.hosts = 1
+  life(ledgers, 'm-past-1').host = past
+  life(ledgers, 'm-now-1').host = now
+}
 
 /** The receipts of the hook. */
 export const receipts = (ledgers: DraftLedgers) => found(ledgers.receivers[0], 'receiver').deliveries

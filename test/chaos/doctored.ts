@@ -1,6 +1,6 @@
 /** The good run, doctored: each case is one violation, and the only one. */
 import type { Counter } from '../../chaos/checker/judge.ts'
-import { type Cases, type DraftLedgers, life, pick, receipt, retell, sec, tell, untell } from './builders.ts'
+import { type Cases, type DraftLedgers, giveHosts, life, pick, receipt, retell, sec, tell, untell } from './builders.ts'
 import { acted } from './doctored-acted.ts'
 import { told } from './doctored-told.ts'
 
@@ -12,6 +12,13 @@ export interface Doctored {
 
 /** What was done, and what was not. */
 const done: Cases = {
+  shared_hosts: {
+    'a lease has the host of another that is not over': (ledgers) => giveHosts(ledgers, 'compute-1', 'compute-1'),
+    'a lease has a machine on a host that it did not ask for': (ledgers) => {
+      giveHosts(ledgers, 'compute-1', 'compute-2')
+      ledgers.client.find(({ kind, resource_id }) => kind === 'lease' && resource_id === 'past')!.promised!.hosts = 0
+    },
+  },
   lost: {
     'an accepted order is not in the record': ({ record }) => {
       record.orders = record.orders.filter(({ id }) => id !== 'brief')

@@ -66,8 +66,8 @@ async function sitesInCode(): Promise<string[]> {
 /** A job under which the process may die; what it was about is then unknown, as for any client. */
 async function tolerant(job: () => Promise<unknown>): Promise<void> {
   await job().catch((error: unknown) => {
-    // The connection broke, or the record is busy with the ends of the lives before.
-    if (!(error instanceof TypeError || / answered 503: /.test(String(error)))) throw error
+    // The connection broke, the record is busy with the ends of the lives before, or it took so long that a moment passed.
+    if (!(error instanceof TypeError || / answered 503: | must be in the future/.test(String(error)))) throw error
   })
 }
 

@@ -57,6 +57,7 @@ export interface MachineLife {
   readonly id: string
   readonly name: string
   readonly state: string
+  readonly host: string | null
   readonly created_at: number
   readonly booted_at: number | null
   readonly gone_at: number | null

@@ -166,6 +166,12 @@ describe('the simulated cloud', () => {
     await expectClass(provider.create(machine({ extra: { host: 'compute-2' } }), signal()), 'capacity')
     await expectClass(provider.create(machine({ extra: { realm: 'elsewhere' } }), signal()), 'invalid')
     expect(await cloud.machines()).toMatchObject([{ host: 'compute-2', realm: 'nova' }])
+    // Where the adapter is not told of hosts, it asks for none.
+    await expectClass(provider.create(machine({ host: 'compute-3' }), signal()), 'invalid')
+    const with_hosts = cloud.provider({ hosts: true })
+    await with_hosts.create(machine({ host: 'compute-3' }), signal())
+    await expectClass(with_hosts.create(machine({ host: 'elsewhere' }), signal()), 'invalid')
+    expect((await cloud.machines()).map(({ host }) => host)).toEqual(['compute-2', 'compute-3'])
   })
 
   test('the same seed draws the same boots, another seed others', async () => {

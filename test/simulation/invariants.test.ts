@@ -52,6 +52,7 @@ const WORSE: Record<Name, Worse> = {
   no_twins: order((decision, view, now) =>
     isUndone(view) ? {} : { undo: [], delete_batches: [], due_at: decision.due_at ?? now + MINUTE_MS },
   ),
+  one_tenant: { rules: { decideLease: (view, now) => decideLease({ ...view, host_held: null }, now) } },
   sent_once: {
     store: {
       markSent(world, of, batch) {

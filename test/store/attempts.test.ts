@@ -4,8 +4,8 @@ import { markSent, storeOutcomes } from '../../store/attempts.ts'
 import { planOrder } from '../../store/order-plan.ts'
 import { acceptOrder } from '../../store/orders.ts'
 import { type HookWorld, hookWorld } from '../support/hook-world.ts'
+import { TRAITS } from '../support/traits.ts'
 
-const TRAITS = { idempotency_tokens: true, settle_ms: 60_000, call_timeout_ms: 1_000, boot_timeout_ms: 60_000 }
 const BATCH = 1
 
 let world: HookWorld

@@ -23,6 +23,9 @@ export interface ShownLease {
   readonly id: string
   readonly state: string
   readonly order_id: string | null
+  readonly blocker: { readonly code: string; readonly reason: string } | null
+  readonly overstayed_ms: number | null
+  readonly hosts: { readonly cloud: string; readonly count: number; readonly names: readonly string[] } | null
   readonly events: readonly { readonly type: string; readonly status: string; readonly late_ms: number | null }[]
 }
 
@@ -77,6 +80,7 @@ export async function submitLease(
     end_in_ms: number
     before_end_in_ms?: number
     order?: Record<string, unknown>
+    hosts?: { cloud: string; count: number }
     name?: string
   },
 ): Promise<ShownLease> {
@@ -87,6 +91,7 @@ export async function submitLease(
     end_at: at(lease.end_in_ms),
     ...(lease.before_end_in_ms === undefined ? {} : { before_end_at: at(lease.before_end_in_ms) }),
     ...(lease.order ? { order: { name: 'leased', count: 1, size: 'small', image: 'debian', ...lease.order } } : {}),
+    ...(lease.hosts ? { hosts: lease.hosts } : {}),
   })
   return body.lease
 }

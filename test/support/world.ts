@@ -102,7 +102,8 @@ export async function startWorld(options: HarnessOptions = {}): Promise<World> {
       return noting('order', { count, policy, ...(at_least ? { at_least } : {}) }, () => submitOrder(project, order))
     },
     lease(project, lease) {
-      return noting('lease', {}, () => submitLease(project, lease))
+      const promised = lease.hosts ? { hosts: lease.hosts.count } : {}
+      return noting('lease', promised, () => submitLease(project, lease))
     },
     async change(project, kind, resource_id, method, path, body) {
       const sent_at_ms = Date.now()

@@ -7,6 +7,7 @@ import { parseWorkflowId } from '../../../domain/workflow-ids.ts'
 import type { FaultKind, Faults, Injected } from '../../support/faults.ts'
 import {
   actOnDeployment,
+  getLease,
   instancesOf,
   SETTLE_TIMEOUT_MS,
   untilDeploymentActed,
@@ -270,8 +271,15 @@ const planDeployment: Scenario = async (stage) => {
   injected.lift()
 }
 
+/** Two leases of one host, the second made when the first is ended: it waits until the machines of that one are gone. */
 const planLease: Scenario = async (stage) => {
-  const place = await placeOf(stage)
+  const place = await stage.world.place({
+    configuration: { presents_as: 'openstack', delete_latency_ms: 1_000 },
+    settings: { hosts: true },
+  })
+  const { name } = place.cloud
+  await stage.world.h.operator.post(`/api/clouds/${name}/hosts`, { name: 'compute-1' })
+  const hosts = { cloud: name, count: 1 }
   const injected = strikeProject(stage, place, 'planLease', async (id) => {
     await stage.world.change(place.project, 'end', id, 'DELETE', `/api/leases/${id}`)
   })
@@ -280,10 +288,21 @@ const planLease: Scenario = async (stage) => {
     before_end_in_ms: 1_500,
     end_in_ms: 40_000,
     order: { count: 2 },
+    hosts,
   })
   await untilBlocked(stage, injected, place, `lease/${id}`, 'planning_overdue')
   await untilLease(place.project.api, id, isCancel(stage.kind) ? ['TERMINATED'] : ['ACTIVE'])
-  if (!isCancel(stage.kind)) await stage.world.change(place.project, 'end', id, 'DELETE', `/api/leases/${id}`)
+  if (!isCancel(stage.kind)) {
+    const lease = await getLease(place.project.api, id)
+    await untilOrder(place.project.api, lease.order_id!, ['running'])
+    await stage.world.change(place.project, 'end', id, 'DELETE', `/api/leases/${id}`)
+    const next = await stage.world.lease(place.project, { end_in_ms: 40_000, order: { count: 1 }, hosts })
+    const { order_id } = await untilLease(place.project.api, next.id, ['ACTIVE'])
+    expect((await getLease(place.project.api, id)).state).toBe('TERMINATED')
+    await untilOrder(place.project.api, order_id!, ['running'])
+    await stage.world.change(place.project, 'end', next.id, 'DELETE', `/api/leases/${next.id}`)
+    await untilLease(place.project.api, next.id, ['TERMINATED'])
+  }
   await untilLease(place.project.api, id, ['TERMINATED'])
   expect((await place.cloud.control.machines()).filter((machine) => machine.gone_at === null)).toEqual([])
   expect(injected.struck()).toBeGreaterThan(0)
