@@ -27,8 +27,11 @@ export const wake = defineSignal(WAKE)
 const STATE = defineSearchAttributeKey('HoldfastState', 'KEYWORD')
 /** States to be found by in the list of flows that are over; how a flow ended well is not worth a write. */
 const BAD_ENDS: ReadonlySet<string> = new Set(['failed', 'ERROR'])
-/** Runs stay short: well below the engine's own suggestion of 4,096 events. */
-const HISTORY_MAX = 2_000
+/**
+ * Runs stay short, far below the engine's own suggestion of 4,096 events: a worker that takes a flow over replays its
+ * history within the workflow task's time-out, or the flow stands still. On a busy machine 1,100 events took longer than that.
+ */
+const HISTORY_MAX = 500
 /** A step that failed by a bug of ours is not tried again at once. */
 const FAILED_STEP_PAUSE_MS = 1_000
 

@@ -31,7 +31,7 @@ import { FOLDER, fileOf, type JsonHistory, look, WAYS } from './catalogue.ts'
 const SCENE_TIMEOUT_MS = 120_000
 const DAY_MS = 24 * 3_600_000
 /** More wakes than a history may have events. */
-const WAKES = 2_000
+const WAKES = 500
 const WAKES_AT_ONCE = 50
 /** Local attempts at a plan, and one regular one. */
 const PLANS_FAILED = 4
