@@ -176,35 +176,53 @@ export type LaneClaim = { head: Head } | { skipped: string; wait_ms: number }
 
 /**
  * Claims one delivery for its hook's lane. An attempt that this lane had in flight already was lost: it is settled as
- * unknown first. Early, or no longer the head: nothing is claimed, and the plan decides anew.
+ * unknown first. Early, or no longer the head: nothing is claimed, and the plan decides anew. The hook is not locked: it
+ * is one row for all attempts of a lane, and they would wait for each other.
  */
 export async function claimForLane(trx: Trx, hook_id: string, delivery_id: number): Promise<LaneClaim> {
-  const hook = await trx.selectFrom('hooks').selectAll().where('id', '=', hook_id).forNoKeyUpdate().executeTakeFirst()
-  if (hook?.state !== 'active') return { skipped: `the hook is ${hook?.state ?? 'gone'}`, wait_ms: 0 }
+  const mine = sql`deliveries.id = ${delivery_id} and deliveries.hook_id = ${hook_id}`
+  let head = await claimDue(trx, mine)
+  if (!head && (await settleLost(trx, mine))) head = await claimDue(trx, mine)
+  return head ? { head } : whyNot(trx, hook_id, mine)
+}
+
+const NOT_FIRST = sql`exists (select from deliveries as other where other.hook_id = deliveries.hook_id
+  and other.resource_type = deliveries.resource_type and other.resource_id = deliveries.resource_id
+  and other.sequence < deliveries.sequence and other.state in ${OPEN})`
+
+async function claimDue(trx: Trx, mine: RawBuilder<unknown>): Promise<Head | undefined> {
+  const { rows } = await sql<Head>`
+    update deliveries set state = 'in_flight', reason = null, claim = ${LANE_CLAIM}, sends = sends + 1
+    from events, hooks
+    where ${mine} and deliveries.state in ('pending', 'waiting', 'parked') and next_attempt_at <= record_now()
+      and not ${NOT_FIRST} and events.number = deliveries.event_number
+      and hooks.id = deliveries.hook_id and hooks.state = 'active'
+    returning ${HEAD}`.execute(trx)
+  return rows[0]
+}
+
+/** Settles what a lane has in flight and nobody sends any more. Says whether there was any. */
+export async function settleLost(trx: Trx, which: RawBuilder<unknown>): Promise<boolean> {
   const { rows: lost } = await sql<Claimed>`
-    select ${CLAIMED} from deliveries where id = ${delivery_id} and hook_id = ${hook_id} and state = 'in_flight'
-      and claim = ${LANE_CLAIM}`.execute(trx)
+    select ${CLAIMED} from deliveries where ${which} and state = 'in_flight' and claim = ${LANE_CLAIM}`.execute(trx)
   await storeOutcomes(
     trx,
     lost.map((claimed) => unknownOutcome(claimed)),
   )
-  const { rows: found } = await sql<{ state: string; blocked: boolean; wait_ms: number }>`
+  return lost.length > 0
+}
+
+async function whyNot(trx: Trx, hook_id: string, mine: RawBuilder<unknown>): Promise<LaneClaim> {
+  const hook = await trx.selectFrom('hooks').select('state').where('id', '=', hook_id).executeTakeFirst()
+  if (hook?.state !== 'active') return { skipped: `the hook is ${hook?.state ?? 'gone'}`, wait_ms: 0 }
+  const { rows } = await sql<{ state: string; blocked: boolean; wait_ms: number }>`
     select state, greatest(0, ceil(extract(epoch from next_attempt_at - record_now()) * 1000))::int as wait_ms,
-      exists (select from deliveries as other where other.hook_id = mine.hook_id and other.resource_type = mine.resource_type
-        and other.resource_id = mine.resource_id and other.sequence < mine.sequence
-        and other.state in ${OPEN}) as blocked
-    from deliveries as mine where id = ${delivery_id} and hook_id = ${hook_id}`.execute(trx)
-  const mine = found[0]
-  if (!mine || !['pending', 'waiting', 'parked'].includes(mine.state)) {
-    return { skipped: `the delivery is ${mine?.state ?? 'gone'}`, wait_ms: 0 }
-  }
-  if (mine.blocked) return { skipped: 'an earlier event of the resource comes first', wait_ms: 0 }
-  if (mine.wait_ms > 0) return { skipped: 'not yet due', wait_ms: mine.wait_ms }
-  const { rows } = await sql<Head>`
-    update deliveries set state = 'in_flight', reason = null, claim = ${LANE_CLAIM}, sends = sends + 1
-    from events, hooks
-    where deliveries.id = ${delivery_id} and deliveries.state in ('pending', 'waiting', 'parked')
-      and events.number = deliveries.event_number and hooks.id = deliveries.hook_id
-    returning ${HEAD}`.execute(trx)
-  return rows[0] ? { head: rows[0] } : { skipped: 'claimed by another', wait_ms: 0 }
+      ${NOT_FIRST} as blocked from deliveries where ${mine}`.execute(trx)
+  const found = rows[0]
+  if (!found || !['pending', 'waiting', 'parked'].includes(found.state))
+    return { skipped: `the delivery is ${found?.state ?? 'gone'}`, wait_ms: 0 }
+  if (found.blocked) return { skipped: 'an earlier event of the resource comes first', wait_ms: 0 }
+  return found.wait_ms > 0
+    ? { skipped: 'not yet due', wait_ms: found.wait_ms }
+    : { skipped: 'claimed by another', wait_ms: 0 }
 }

@@ -8,7 +8,7 @@
 import { sql } from 'kysely'
 import { afterAttempt, type NextStep, type Verdict } from '../domain/hook-schedule.ts'
 import { laneWorkflowId } from '../domain/workflow-ids.ts'
-import type { Trx } from './database.ts'
+import { isAmong, type Trx } from './database.ts'
 import { disableLocked, type Hook } from './hooks.ts'
 import { wake } from './outbox.ts'
 
@@ -89,22 +89,22 @@ interface Settled {
   readonly hook: Hook
 }
 
-/** Hooks in trouble are locked, in order of id; the rest is only read: a success needs nothing of its hook. */
+/**
+ * Hooks that their receivers want disabled are locked, in order of id; the others are only read. A lane's attempts all
+ * end at one hook: were it locked from here on they would wait for each other. What was stored open for one that is
+ * disabled or deleted meanwhile is found by its sender, see `tidyShard`.
+ */
 async function readHooks(trx: Trx, outcomes: readonly Outcome[]): Promise<Map<string, Hook>> {
   const ids = new Set(outcomes.map((outcome) => outcome.claimed.hook_id))
-  const troubled = new Set(outcomes.filter((o) => o.result.verdict !== 'success').map((o) => o.claimed.hook_id))
-  const locked = troubled.size
-    ? await trx
-        .selectFrom('hooks')
-        .selectAll()
-        .where('id', 'in', [...troubled])
-        .orderBy('id')
+  const refused = new Set(outcomes.filter((o) => o.result.verdict === 'disable').map((o) => o.claimed.hook_id))
+  const read = (some: readonly string[]) => trx.selectFrom('hooks').selectAll().where(isAmong('id', some)).orderBy('id')
+  const locked = refused.size
+    ? await read([...refused])
         .forNoKeyUpdate()
         .execute()
     : []
-  const others = [...ids].filter((id) => !troubled.has(id))
-  const read = others.length ? await trx.selectFrom('hooks').selectAll().where('id', 'in', others).execute() : []
-  return new Map([...locked, ...read].map((hook) => [hook.id, hook]))
+  const others = [...ids.difference(refused)]
+  return new Map([...locked, ...(others.length ? await read(others).execute() : [])].map((hook) => [hook.id, hook]))
 }
 
 /** The state a delivery gets when its hook was disabled or deleted while the attempt was under way. */
@@ -172,8 +172,8 @@ async function storeHooks(trx: Trx, counted: readonly Settled[]): Promise<void> 
     const hook = entries[0]!.hook
     const failed = entries.filter((e) => ['failure', 'abort', 'disable'].includes(e.outcome.result.verdict)).length
     const succeeded = entries.some((entry) => entry.step.state === 'delivered')
-    const to_lane =
-      hook.owner === 'sender' && entries.some((entry) => entry.step.state === 'waiting' && entry.step.charged)
+    // Of one that is in its lane too: it may be given back at this moment.
+    const to_lane = entries.some((entry) => entry.step.state === 'waiting' && entry.step.charged)
     const pause_ms = Math.max(...entries.map((entry) => entry.step.pause_ms))
     if (failed || succeeded || pause_ms || to_lane) changes.push({ id, failed, succeeded, pause_ms, to_lane })
     // A lane looks again by itself when its own attempt ends.

@@ -5,8 +5,7 @@
 import { sql } from 'kysely'
 import { laneWorkflowId } from '../domain/workflow-ids.ts'
 import { leave, type Store, type Trx, write } from './database.ts'
-import { headsOf, unknownOutcome } from './delivery-claims.ts'
-import { type Claimed, LANE_CLAIM, storeOutcomes } from './delivery-outcomes.ts'
+import { headsOf, settleLost } from './delivery-claims.ts'
 import type { Hook } from './hooks.ts'
 import { answerWakes, wake } from './outbox.ts'
 
@@ -54,7 +53,6 @@ interface LaneCounts {
   readonly paused_ms: number
   readonly open: number
   readonly waiting: number
-  /** Any that failed before, or waits: as long as there is one the hook stays in its lane. */
   readonly troubled: boolean
 }
 
@@ -65,17 +63,15 @@ const COUNTED_MAX = 1_000
 export async function planLane(store: Store, hook_id: string, running: readonly number[]): Promise<LanePlan> {
   return write(store, async (trx) => {
     await answerWakes(trx, laneWorkflowId(hook_id))
-    await settleLost(trx, hook_id, running)
-    const hook = await trx.selectFrom('hooks').selectAll().where('id', '=', hook_id).forNoKeyUpdate().executeTakeFirst()
+    await settleLost(trx, sql`hook_id = ${hook_id} and id <> all (${running}::bigint[])`)
+    // Not locked: it is one row for all attempts of the lane, which end while this reads.
+    const hook = await trx.selectFrom('hooks').selectAll().where('id', '=', hook_id).executeTakeFirst()
     if (!hook) return nothing('the hook is gone')
     if (hook.state !== 'active') return nothing(`the hook is ${hook.state}`)
     if (hook.owner === 'sender') return nothing('handed back to the sender')
     const counts = await readCounts(trx, hook)
-    if (!counts.paused_ms && !counts.troubled) {
-      leave(trx, 'deliveries')
-      await trx.updateTable('hooks').set({ owner: 'sender', attended_until: null }).where('id', '=', hook_id).execute()
+    if (!counts.paused_ms && !counts.troubled && (await handBack(trx, hook_id)))
       return nothing('handed back to the sender')
-    }
     const plan = decideLane(hook, await readHeads(trx, hook_id), running, counts, await lastFailure(trx, hook_id))
     const attended = plan.steps.length + running.length > 0
     await sql`update hooks set attended_until = case when ${attended} then clock_timestamp() + ${ATTENDED}::interval end
@@ -86,24 +82,29 @@ export async function planLane(store: Store, hook_id: string, running: readonly 
 
 const nothing = (details: string): LanePlan => ({ steps: [], sleep_ms: null, done: true, details })
 
-async function settleLost(trx: Trx, hook_id: string, running: readonly number[]): Promise<void> {
-  const { rows } = await sql<Claimed>`
-    select id as delivery_id, hook_id, claim, sends as number, trigger, attempts, unknown_in_row from deliveries
-    where hook_id = ${hook_id} and state = 'in_flight' and claim = ${LANE_CLAIM} and id <> all (${running}::bigint[])`.execute(
+/**
+ * Gives a hook back to its sender, unless something of it failed meanwhile. What fails right after this gives it to the
+ * lane anew.
+ */
+async function handBack(trx: Trx, hook_id: string): Promise<boolean> {
+  await trx.selectFrom('hooks').select('id').where('id', '=', hook_id).forNoKeyUpdate().execute()
+  const { numAffectedRows } = await sql`
+    update hooks set owner = 'sender', attended_until = null where id = ${hook_id} and not ${troubled(hook_id)}`.execute(
     trx,
   )
-  await storeOutcomes(
-    trx,
-    rows.map((claimed) => unknownOutcome(claimed)),
-  )
+  if (numAffectedRows) leave(trx, 'deliveries')
+  return numAffectedRows === 1n
 }
+
+/** Any that failed before, or waits: as long as there is one the hook stays in its lane. */
+const troubled = (hook_id: string) => sql`exists (select from deliveries where hook_id = ${hook_id} and state in ${OPEN}
+  and (state = 'waiting' or attempts > 0))`
 
 async function readCounts(trx: Trx, hook: Hook): Promise<LaneCounts> {
   const { rows } = await sql<LaneCounts>`
     select record_now() as now, greatest(0, ceil(extract(epoch from ${hook.paused_until}::timestamptz - record_now()) * 1000))::int as paused_ms,
       count(*) as open, count(*) filter (where state = 'waiting') as waiting,
-      exists (select from deliveries where hook_id = ${hook.id} and state in ${OPEN}
-        and (state = 'waiting' or attempts > 0)) as troubled
+      ${troubled(hook.id)} as troubled
     from (select state from deliveries where hook_id = ${hook.id} and state in ${OPEN} limit ${COUNTED_MAX}) counted`.execute(
     trx,
   )

@@ -3,6 +3,7 @@ import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { ApiClient, ErrorAnswer } from '../support/api-client.ts'
 import { type ApiServer, startApi } from '../support/api-server.ts'
+import { blockedStatements } from '../support/database.ts'
 import { waitFor } from '../support/wait-for.ts'
 
 let server: ApiServer
@@ -97,18 +98,14 @@ describe.each(CREATIONS)('POST $path with a key', ({ noun, path, body, operator 
       await sql`insert into idempotency_keys (project_id, key, request_hash, status, resource_type, resource_id)
         values (${project.id}, ${key}, '', 202, 'order', gen_random_uuid())`.execute(trx)
       pending = client().post<ErrorAnswer>(path, body(), { key, expect: 422 })
-      await waitFor(async () => (await blocked()) > 0, { what: 'the second call to wait', timeout_ms: 2_500 })
+      await waitFor(async () => (await blockedStatements(server.store)) > 0, {
+        what: 'the second call to wait',
+        timeout_ms: 2_500,
+      })
     })
     await pending
   })
 })
-
-async function blocked(): Promise<number> {
-  const { rows } = await sql<{ count: number }>`
-    select count(*)::int as count from pg_stat_activity
-    where datname = current_database() and wait_event_type = 'Lock'`.execute(server.store.db)
-  return rows[0]!.count
-}
 
 describe('a key', () => {
   test('belongs to its project', async () => {

@@ -1,9 +1,9 @@
 /** Callbacks that enter and leave a lane at the same moment. */
-import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { listCallbacks, registerCallback, removeCallback } from '../../store/callbacks.ts'
 import { type Trx, write } from '../../store/database.ts'
 import { acceptOrder } from '../../store/orders.ts'
+import { blockedStatements } from '../support/database.ts'
 import { type HookWorld, hookWorld } from '../support/hook-world.ts'
 import { waitFor } from '../support/wait-for.ts'
 
@@ -39,16 +39,12 @@ async function interleave(first: (trx: Trx) => Promise<unknown>, second: (trx: T
   await world.store.db.transaction().execute(async (trx) => {
     await first(trx)
     waiting = write(world.store, second)
-    await waitFor(async () => (await blocked()) > 0, { what: 'the second to wait', timeout_ms: 2_500 })
+    await waitFor(async () => (await blockedStatements(world.store)) > 0, {
+      what: 'the second to wait',
+      timeout_ms: 2_500,
+    })
   })
   await waiting
-}
-
-async function blocked(): Promise<number> {
-  const { rows } = await sql<{ count: number }>`
-    select count(*)::int as count from pg_stat_activity
-    where datname = current_database() and wait_event_type = 'Lock'`.execute(world.store.db)
-  return rows[0]!.count
 }
 
 /** An address with one callback, and another instance that is about to have one there. */

@@ -16,7 +16,9 @@ import {
 import { type Outcome, storeOutcomes } from '../../store/delivery-outcomes.ts'
 import { planLane, wakeLanes } from '../../store/hook-lanes.ts'
 import { deleteHook, disableHook, enableHook, findHook, type Hook, updateHook } from '../../store/hooks.ts'
+import { blockedStatements } from '../support/database.ts'
 import { CAUSE, type HookWorld, hookWorld } from '../support/hook-world.ts'
+import { waitFor } from '../support/wait-for.ts'
 
 let world: HookWorld
 let hook: Hook
@@ -296,6 +298,56 @@ describe('the lane', () => {
       'unknown',
       'unknown',
     ])
+  })
+  test('claims while another attempt of its hook is being stored', async () => {
+    await world.pass(5_000)
+    await world.emit(newId(), 1)
+    const { steps } = await plan()
+    expect(steps).toHaveLength(2)
+    const claimed = await laneAttempt(steps[0]!.delivery_id)
+    if (!('head' in claimed)) throw new Error(claimed.skipped)
+    await write(world.store, async (trx) => {
+      await storeOutcomes(trx, [outcomeOf(claimed.head, 'failure', 500)]) // and holds the hook's row from here on
+      expect(await laneAttempt(steps[1]!.delivery_id)).toMatchObject({ head: { number: 1 } })
+    })
+  })
+  test('does not give its hook back while an attempt of it fails', async () => {
+    await world.pass(5_000)
+    await world.emit(newId(), 1)
+    const { steps } = await plan()
+    const first = steps.find((step) => step.attempt === 1)!
+    const late = await laneAttempt(first.delivery_id)
+    if (!('head' in late)) throw new Error(late.skipped)
+    const running = [first.delivery_id]
+    const retried = await laneAttempt(steps.find((step) => step.attempt === 2)!.delivery_id)
+    if (!('head' in retried)) throw new Error(retried.skipped)
+    await write(world.store, (trx) => storeOutcomes(trx, [outcomeOf(retried.head, 'success', 200)]))
+    let planned: ReturnType<typeof planLane> | undefined
+    await write(world.store, async (trx) => {
+      await storeOutcomes(trx, [outcomeOf(late.head, 'failure', 500)])
+      planned = planLane(world.store, hook.id, running)
+      await waitFor(async () => (await blockedStatements(world.store)) > 0, {
+        what: 'the plan to wait for the hook',
+        timeout_ms: 2_500,
+      })
+    })
+    expect(await planned).toMatchObject({ done: false })
+    expect(await current()).toMatchObject({ owner: 'lane', failures_in_row: 1 })
+  })
+  test('has its hook again when an attempt fails that was under way as it gave it back', async () => {
+    await world.pass(5_000)
+    await world.emit(newId(), 1)
+    const { steps } = await plan()
+    const late = await laneAttempt(steps.find((step) => step.attempt === 1)!.delivery_id)
+    if (!('head' in late)) throw new Error(late.skipped)
+    const retried = await laneAttempt(steps.find((step) => step.attempt === 2)!.delivery_id)
+    if (!('head' in retried)) throw new Error(retried.skipped)
+    await write(world.store, (trx) => storeOutcomes(trx, [outcomeOf(retried.head, 'success', 200)]))
+    expect(await planLane(world.store, hook.id, [late.head.delivery_id])).toMatchObject({ done: true })
+    expect(await current()).toMatchObject({ owner: 'sender' })
+    await write(world.store, (trx) => storeOutcomes(trx, [outcomeOf(late.head, 'failure', 500)]))
+    expect(await current()).toMatchObject({ owner: 'lane' })
+    expect(await plan()).toMatchObject({ done: false })
   })
   test('ends when its hook is disabled or deleted', async () => {
     await write(world.store, (trx) => disableHook(trx, { ...request(), reason: 'by_person' }))

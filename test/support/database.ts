@@ -1,6 +1,7 @@
 /** A database of its own for a test: made from a migrated template, dropped at the end. */
 import { createHash, randomBytes } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
+import { sql } from 'kysely'
 import pg from 'pg'
 import { inject } from 'vitest'
 import { openStore, type Store } from '../../store/database.ts'
@@ -87,4 +88,12 @@ function withDatabase(url: string, name: string): string {
   const changed = new URL(url)
   changed.pathname = `/${name}`
   return changed.href
+}
+
+/** Statements of a test's database that wait for a lock: what to await where one transaction is to stand behind another. */
+export async function blockedStatements({ db }: Store): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    select count(*)::int as count from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock'`.execute(db)
+  return rows[0]!.count
 }
