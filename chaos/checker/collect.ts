@@ -45,9 +45,11 @@ const PAUSE_MS = 500
 /** Reads everything there is to judge. What a token may not see is left out and named in `record.unseen`. */
 export async function collect(needs: CollectNeeds): Promise<Ledgers> {
   const { client, receivers, installation_id } = needs
+  const read_since_ms = Date.now()
   const record = await readRecord(needs)
   const clouds = await Promise.all(needs.cloud_names.map((name) => readCloud(needs.simulated_url, name, get)))
   return {
+    read_since_ms,
     collected_at_ms: Date.now(),
     ...(installation_id === undefined ? {} : { installation_id }),
     client,

@@ -104,8 +104,10 @@ function judgePhantoms(dossier: Dossier, { hook_id, deliveries }: ReceiverLedger
     first_bodies.set(webhook_id, first_body ?? body)
     const event = dossier.events.get(webhook_id)
     if (!event) {
-      // Pings and samples belong to no event.
-      if (bodyType(body) !== 'hook.ping' && received.trigger !== 'test') note('the record has no such event')
+      // Pings and samples belong to no event, and housekeeping goes on while the record is read.
+      const may_be_unread = received.at_ms >= dossier.ledgers.read_since_ms
+      if (bodyType(body) !== 'hook.ping' && received.trigger !== 'test' && !may_be_unread)
+        note('the record has no such event')
       continue
     }
     const is_json = hook ? hook.format === 'json' : body.startsWith('{')

@@ -7,6 +7,8 @@
  */
 
 export interface Ledgers {
+  /** Real time at which reading them began: the record may not show what came about since. */
+  readonly read_since_ms: number
   /** Real time at which the last ledger was read. */
   readonly collected_at_ms: number
   /** Only machines with this installation tag are ours; absent: all that carry one. */

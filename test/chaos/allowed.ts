@@ -35,6 +35,9 @@ export const allowed: Record<string, (ledgers: DraftLedgers) => void> = {
   'a ping': (ledgers) => {
     receipts(ledgers).unshift({ ...receipts(ledgers)[0]!, webhook_id: 'evt_ping', body: '{"type":"hook.ping"}' })
   },
+  'an event that came about while the record was read': (ledgers) => {
+    receipts(ledgers).push({ ...receipt(ledgers, 'past:6'), webhook_id: 'evt_late', at_ms: ledgers.read_since_ms })
+  },
   'a late machine that has just turned up': ({ clouds, collected_at_ms }) => {
     const [first] = clouds[1]!.machines
     const fresh = { created_at_ms: collected_at_ms - 1_000, gone_at_ms: null, state: 'pending' }

@@ -132,6 +132,7 @@ export function goodLedgers(): DraftLedgers {
   deliveries[refused + 1] = { ...deliveries[refused + 1]!, attempt: 2 }
 
   const ledgers: Ledgers = {
+    read_since_ms: sec(599),
     collected_at_ms: sec(600),
     installation_id: INSTALLATION,
     client: [
