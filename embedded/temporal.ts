@@ -62,9 +62,6 @@ export const dynamic_config = {
   // Reads of a shard's queues a second, 20 unless told: each moment at which timers fire takes two.
   'history.timerProcessorMaxPollRPS': 200,
   'history.transferProcessorMaxPollRPS': 200,
-  // A workflow task that was lost with its worker is given out anew after its time-out, which grows from the fourth loss
-  // on, by up to ten minutes unless told: enough for a flow to stand still while processes come and go.
-  'history.workflowTaskRetryMaxInterval': '5s',
   'frontend.namespaceRPS.visibility': 100,
 }
 

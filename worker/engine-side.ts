@@ -20,8 +20,12 @@ const STAMP_IDLE_MS = 500
 const STAMP_SPACING_MS = 40
 /** How every worker of ours is set up; the bench measures the engine's floor with the same. */
 export const WORKER_SETTINGS = {
-  /** Below 100 slots the engine silently refuses to start workflows eagerly. */
-  maxConcurrentWorkflowTaskExecutions: 100,
+  /**
+   * After a loss all flows come at once and have to be replayed, each within the ten seconds of its task: of a hundred
+   * that are taken side by side on a busy machine none would be done in time, and all would be given out again, for
+   * minutes. With fewer than thirty some starts are not eager, with twelve none.
+   */
+  maxConcurrentWorkflowTaskExecutions: 20,
   maxConcurrentActivityTaskExecutions: 200,
   maxCachedWorkflows: 2_000,
   stickyQueueScheduleToStartTimeout: '3s',

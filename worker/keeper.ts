@@ -57,7 +57,6 @@ async function keepEngine({ store, client, task_queue, installation_id, log }: K
         workflowId: target,
         taskQueue: task_queue,
         args: [id],
-        workflowTaskTimeout: '5s',
         workflowIdConflictPolicy: 'USE_EXISTING', // costs nothing where it runs
       })
     }
@@ -85,7 +84,6 @@ async function createSchedule(client: Client, task_queue: string, installation_i
         workflowType: HOUSEKEEPING,
         workflowId: HOUSEKEEPING,
         taskQueue: task_queue,
-        workflowTaskTimeout: '5s',
       },
       memo: { installation_id },
     })

@@ -86,7 +86,6 @@ export function createRelay({ store, hints, client, task_queue, log, eager }: Re
     workflowId: target,
     taskQueue: task_queue,
     args: [parseWorkflowId(target).id],
-    workflowTaskTimeout: '5s',
     typedSearchAttributes: [
       { key: PROJECT, value: project_id ?? 'installation' },
       { key: STATE, value: 'open' },

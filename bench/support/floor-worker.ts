@@ -53,7 +53,6 @@ async function perform({ serial, shape, count, width, due_ms, delay_ms, wait }: 
     const handle = await client.workflow.start(WORKFLOWS[shape], {
       taskQueue: TASK_QUEUE,
       workflowId: `floor/${serial}/${index}`,
-      workflowTaskTimeout: '5s',
       args: shape === 'timer' ? [due_ms ?? 0] : [],
       ...(shape === 'delayed_start' ? { startDelay: delay_ms ?? 86_400_000 } : { requestEagerStart: true }),
     })
