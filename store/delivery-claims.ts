@@ -45,7 +45,8 @@ const HEAD = sql`${CLAIMED},
   hooks.timeout_ms,
   (select coalesce(array_agg(sealed order by created_at desc), '{}') from hook_secrets
     where hook_id = hooks.id and (expires_at is null or expires_at > clock_timestamp())) as sealed_secrets`
-const OPEN = sql`('pending', 'in_flight', 'waiting', 'parked')`
+/** States in which a delivery is not over. */
+export const OPEN = sql`('pending', 'in_flight', 'waiting', 'parked')`
 
 /** Resources of one hook that are looked at; beyond, they come when these are done. */
 const HEADS_MAX = 2_000
@@ -201,7 +202,7 @@ async function claimDue(trx: Trx, mine: RawBuilder<unknown>): Promise<Head | und
   return rows[0]
 }
 
-/** Settles what a lane has in flight and nobody sends any more. Says whether there was any. */
+/** Settles what a lane has in flight and nobody sends any more. Says whether it found some. */
 export async function settleLost(trx: Trx, which: RawBuilder<unknown>): Promise<boolean> {
   const { rows: lost } = await sql<Claimed>`
     select ${CLAIMED} from deliveries where ${which} and state = 'in_flight' and claim = ${LANE_CLAIM}`.execute(trx)

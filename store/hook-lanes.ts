@@ -5,7 +5,7 @@
 import { sql } from 'kysely'
 import { laneWorkflowId } from '../domain/workflow-ids.ts'
 import { leave, type Store, type Trx, write } from './database.ts'
-import { headsOf, settleLost } from './delivery-claims.ts'
+import { headsOf, OPEN, settleLost } from './delivery-claims.ts'
 import type { Hook } from './hooks.ts'
 import { answerWakes, wake } from './outbox.ts'
 
@@ -17,8 +17,6 @@ const RETRIES_SHARE = 0.2
 const ATTENDED = '1 s'
 /** A wake that was queued is given so long to arrive before the next. */
 const WAKE_SPACING = '2 s'
-
-const OPEN = sql`('pending', 'in_flight', 'waiting', 'parked')`
 
 export interface LaneStep {
   readonly delivery_id: number
@@ -92,8 +90,9 @@ async function handBack(trx: Trx, hook_id: string): Promise<boolean> {
     update hooks set owner = 'sender', attended_until = null where id = ${hook_id} and not ${troubled(hook_id)}`.execute(
     trx,
   )
-  if (numAffectedRows) leave(trx, 'deliveries')
-  return numAffectedRows === 1n
+  const given = numAffectedRows === 1n
+  if (given) leave(trx, 'deliveries')
+  return given
 }
 
 /** Any that failed before, or waits: as long as there is one the hook stays in its lane. */

@@ -23,7 +23,7 @@ export const WORKER_SETTINGS = {
   /**
    * After a loss all flows come at once and have to be replayed, each within the ten seconds of its task: of a hundred
    * that are taken side by side on a busy machine none would be done in time, and all would be given out again, for
-   * minutes. With fewer than thirty some starts are not eager, with twelve none.
+   * minutes. It has a price: with thirty or fewer some starts are not eager, with twelve none.
    */
   maxConcurrentWorkflowTaskExecutions: 20,
   maxConcurrentActivityTaskExecutions: 200,

@@ -29,7 +29,7 @@ const STATE = defineSearchAttributeKey('HoldfastState', 'KEYWORD')
 const BAD_ENDS: ReadonlySet<string> = new Set(['failed', 'ERROR'])
 /**
  * Runs stay short, far below the engine's own suggestion of 4,096 events: a worker that takes a flow over replays its
- * history within the workflow task's time-out, or the flow stands still. On a busy machine 1,100 events took longer than that.
+ * history within the workflow task's time-out, or the flow stands still. On a busy machine 1,100 events took more than 5 s.
  */
 const HISTORY_MAX = 500
 /** A step that failed by a bug of ours is not tried again at once. */

@@ -32,6 +32,7 @@ import {
   Word,
 } from '../schemas.ts'
 import { CredentialSecret } from './credential-input.ts'
+import { notGranted } from './order-input.ts'
 
 // Schema -------------------------------------------------------------------------------------------------------------
 
@@ -148,10 +149,7 @@ export function routeCredentials(app: Api): void {
     const caller = callerOf(c)
     const granted = await cloudsForOrders(store.db, caller.project_id)
     const cloud = granted.find((one) => one.name === cloud_name)
-    if (!cloud) {
-      const reason = 'is not a cloud this project may use'
-      throw invalid([{ path: 'body.cloud', reason, accepted: granted.map((one) => one.name) }])
-    }
+    if (!cloud) throw invalid([notGranted('body.cloud', granted)])
     const id = newId()
     const credential = {
       id,
