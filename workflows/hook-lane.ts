@@ -6,6 +6,8 @@ import { PLAN_LOCALLY, PLAN_PATIENTLY, STEP } from './options.ts'
 
 /** At most so many attempts of one lane at a time. */
 const LANE_IN_FLIGHT_MAX = 20
+/** A lane adds hundreds of events in seconds; where processes die under load, to replay 450 took longer than a task may. */
+const HISTORY_MAX = 200
 
 const local = proxyLocalActivities<Activities>({ ...PLAN_LOCALLY, summary: 'plan the lane' })
 const patient = proxyActivities<Activities>({ ...PLAN_PATIENTLY, summary: 'plan the lane (the record was away)' })
@@ -21,6 +23,7 @@ export async function hookLane(hook_id: string): Promise<void> {
     planPatiently: async (id, now) => toPlan(await patient.planLane(id, deliveriesOf(now)), now),
     run: (step) => attempt(hook_id, step),
     steps_max: LANE_IN_FLIGHT_MAX,
+    history_max: HISTORY_MAX,
   })
 }
 

@@ -50,6 +50,8 @@ export interface Noun {
   readonly run: (step: Step, others_wait: boolean) => Promise<unknown>
   /** Steps side by side, where it is not the usual number. */
   readonly steps_max?: number
+  /** Events after which a run continues as new, where it is not the usual number. */
+  readonly history_max?: number
 }
 
 /** Runs one noun until its plan says that nothing is left to do and no wake came since. */
@@ -101,7 +103,7 @@ export async function lookAfter(id: string, noun: Noun): Promise<void> {
     }
     const wanted = new Set(plan.steps.map((step) => step.key))
     for (const [key, { scope }] of running) if (!wanted.has(key)) scope.cancel()
-    const renew = workflowInfo().historyLength > HISTORY_MAX
+    const renew = workflowInfo().historyLength > (noun.history_max ?? HISTORY_MAX)
     if (renew && running.size === 0) await continueAsNew(id)
     if (failed) await sleep(FAILED_STEP_PAUSE_MS, { summary: 'a step failed; it is tried again after a pause' })
     failed = 0
