@@ -20,10 +20,10 @@ export interface OutcomeStore {
   failure(): unknown
 }
 
-/** `onStored` hears how many left the hand; `given_up` ends the patience with an absent record. */
+/** `onStored` hears what left the hand; `given_up` ends the patience with an absent record. */
 export function keepOutcomes(
   sender: { store: Store; shard: number; epoch: number; given_up: AbortSignal },
-  onStored: (count: number) => void,
+  onStored: (stored: readonly Outcome[]) => void,
 ): OutcomeStore {
   let outcomes: Outcome[] = []
   let storing = false
@@ -41,7 +41,7 @@ export function keepOutcomes(
         continue
       }
       outcomes = outcomes.slice(batch.length)
-      onStored(batch.length)
+      onStored(batch)
     }
   }
   const storeSoon = (): void => {
@@ -50,7 +50,7 @@ export function keepOutcomes(
     void storeAll()
       .catch((error: unknown) => {
         failure = error
-        onStored(0)
+        onStored([])
       })
       .finally(() => {
         storing = false

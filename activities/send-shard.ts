@@ -4,8 +4,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { isAway, type Store } from '../store/database.ts'
-import { beginShard, claimHeads, type Head, holdsShard, tidyShard } from '../store/delivery-claims.ts'
-import type { AttemptResult } from '../store/delivery-outcomes.ts'
+import { beginShard, claimHeads, type Head, holdsShard, settleLostClaims, tidyShard } from '../store/delivery-claims.ts'
+import type { AttemptResult, Claimed } from '../store/delivery-outcomes.ts'
 import type { Hints } from '../store/hints.ts'
 import { wakeLanes } from '../store/hook-lanes.ts'
 import { keepOutcomes } from './outcome-store.ts'
@@ -59,15 +59,16 @@ export async function sendShard(
   const hooks = new Set<string>()
   let sends = 0
   let failures = 0
-  let in_flight = 0
+  let claim_lost = false
+  const in_hand = new Set<Claimed>()
 
   const epoch = await beginShard(store, shard)
-  const outcomes = keepOutcomes({ store, shard, epoch, given_up: give_up.signal }, (count) => {
-    in_flight -= count
+  const outcomes = keepOutcomes({ store, shard, epoch, given_up: give_up.signal }, (stored) => {
+    for (const { claimed } of stored) in_hand.delete(claimed)
     bell.ring()
   })
   const start = (head: Head): void => {
-    in_flight++
+    in_hand.add(head)
     sends++
     hooks.add(head.hook_id)
     void needs.send(head, give_up.signal).then((result) => {
@@ -75,28 +76,34 @@ export async function sendShard(
       outcomes.add({ claimed: head, result, random: Math.random() })
     })
   }
+  const claim = async (): Promise<Head[]> => {
+    try {
+      if (claim_lost) await settleLostClaims(store, shard, epoch, [...in_hand])
+      claim_lost = false
+      return await claimHeads(store.db, shard, epoch, IN_FLIGHT_MAX - in_hand.size)
+    } catch (error) {
+      if (!isAway(error)) throw error
+      claim_lost = true // It may have been stored all the same: deliveries nobody would send before the next epoch.
+      await delay(AWAY_PAUSE_MS)
+      bell.ring()
+      return []
+    }
+  }
   const over = stopper(bell, signal, limits.duration_ms)
   const ended = (): boolean => over.stopped() || outcomes.overtaken() || outcomes.failure() !== undefined
   const beside = [listen(needs.hints, bell, give_up.signal, over.stopped), sweep(store, shard, epoch, over)]
   try {
     while (!ended() && sends < limits.sends_max) {
-      await bell.rung(() => in_flight < IN_FLIGHT_MAX || ended())
+      await bell.rung(() => in_hand.size < IN_FLIGHT_MAX || ended())
       if (ended()) break
-      const heads = await claimHeads(store.db, shard, epoch, IN_FLIGHT_MAX - in_flight).catch(
-        async (error: unknown) => {
-          if (!isAway(error)) throw error
-          await delay(AWAY_PAUSE_MS)
-          bell.ring()
-          return []
-        },
-      )
+      const heads = await claim()
       heads.forEach(start)
       if (!heads.length) await delay(CLAIM_SPACING_MS)
     }
     // What is in flight may end; the rest is given up, that is: handed back as unknown. If the record is away as well,
     // the next epoch settles it.
     const deadline = performance.now() + limits.drain_ms
-    while (in_flight > 0 && !outcomes.failure() && performance.now() < deadline + GIVE_UP_MS) {
+    while (in_hand.size > 0 && !outcomes.failure() && performance.now() < deadline + GIVE_UP_MS) {
       if (performance.now() > deadline) give_up.abort()
       await delay(DRAIN_LOOK_MS)
     }

@@ -3,7 +3,8 @@
  * its head: that is the order we promise.
  *
  * A sender claims with its shard's epoch, which it raises when it starts: what an older epoch left in flight has an
- * unknown outcome and is sent again at once. A lane claims with 0; its own plan knows what it has in flight.
+ * unknown outcome and is sent again at once, and so has a claim that its sender never heard of. A lane claims with 0; its
+ * own plan knows what it has in flight.
  */
 import { type Kysely, type RawBuilder, sql } from 'kysely'
 import type { CallbackSubject } from '../domain/cloud-state.ts'
@@ -102,16 +103,8 @@ export async function holdsShard(db: Kysely<Tables>, shard: number, epoch: numbe
  * transaction that did not yet see that their hook was deleted or disabled.
  */
 export async function tidyShard(store: Store, shard: number, epoch: number): Promise<void> {
-  await write(store, async (trx) => {
-    const { rows: left } = await sql<Claimed>`
-      select ${CLAIMED} from hooks join deliveries on deliveries.hook_id = hooks.id
-      where hooks.shard = ${shard} and deliveries.state = 'in_flight' and deliveries.claim > ${LANE_CLAIM}
-        and deliveries.claim < ${epoch} limit 1000`.execute(trx)
-    await storeOutcomes(
-      trx,
-      left.map((claimed) => unknownOutcome(claimed)),
-    )
-  })
+  const older = sql`deliveries.claim > ${LANE_CLAIM} and deliveries.claim < ${epoch}`
+  await write(store, (trx) => settleInFlight(trx, shard, older))
   await sql`
     update deliveries set state = 'cancelled', reason = null, settled_at = record_now()
     from hooks where hooks.id = deliveries.hook_id and hooks.shard = ${shard} and hooks.state = 'deleted'
@@ -120,6 +113,36 @@ export async function tidyShard(store: Store, shard: number, epoch: number): Pro
     update deliveries set state = 'parked', reason = 'endpoint_disabled'
     from hooks where hooks.id = deliveries.hook_id and hooks.shard = ${shard} and hooks.state = 'disabled'
       and deliveries.state in ('pending', 'waiting')`.execute(store.db)
+}
+
+/**
+ * Settles claims of an epoch that its sender never heard of, as unknown: it holds those `in_hand`, and of any other the
+ * answer was lost with the connection.
+ */
+export async function settleLostClaims(
+  store: Store,
+  shard: number,
+  epoch: number,
+  in_hand: readonly Claimed[],
+): Promise<void> {
+  const held = in_hand.map(({ delivery_id }) => delivery_id)
+  const lost = sql`deliveries.claim = ${epoch} and deliveries.id <> all(${held}::bigint[])`
+  await write(store, async (trx) => {
+    // A claim holds the fence: one that is still being stored for a connection that broke is waited for.
+    const { rows } = await sql`
+      select from sender_shards where shard = ${shard} and epoch = ${epoch} for update`.execute(trx)
+    if (rows.length) await settleInFlight(trx, shard, lost)
+  })
+}
+
+async function settleInFlight(trx: Trx, shard: number, which: RawBuilder<unknown>): Promise<void> {
+  const { rows: left } = await sql<Claimed>`
+    select ${CLAIMED} from hooks join deliveries on deliveries.hook_id = hooks.id
+    where hooks.shard = ${shard} and deliveries.state = 'in_flight' and ${which} limit 1000`.execute(trx)
+  await storeOutcomes(
+    trx,
+    left.map((claimed) => unknownOutcome(claimed)),
+  )
 }
 
 /** The outcome of an attempt whose sender is gone: sent, perhaps. When it began is not known. */

@@ -5,7 +5,9 @@ import { v7 as newId } from 'uuid'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { write } from '../../store/database.ts'
 import { deliveryAttempts } from '../../store/deliveries.ts'
+import { claimHeads } from '../../store/delivery-claims.ts'
 import { enableHook, findHook } from '../../store/hooks.ts'
+import { blockedStatements } from '../support/database.ts'
 import { CAUSE, type HookWorld, hookWorld } from '../support/hook-world.ts'
 import { type Receiver, startReceiver } from '../support/receiver.ts'
 import { waitFor } from '../support/wait-for.ts'
@@ -151,6 +153,34 @@ describe('senders', () => {
     await allDelivered(15)
     expect(receiver.accepted().size).toBe(15)
     expect(receiver.judge()).toEqual(CLEAN)
+  })
+
+  test('send what was claimed for them when the answer to the claim was lost', async () => {
+    const { receiver, hook_id } = await addReceiver()
+    world.startSenders()
+    await world.emit(newId(), 1)
+    await allDelivered(1)
+    const { rows } = await sql<{ shard: number; epoch: number }>`
+      select shard, epoch from sender_shards join hooks using (shard) where hooks.id = ${hook_id}`.execute(
+      world.store.db,
+    )
+    const { shard, epoch } = rows[0]!
+    await world.store.db.transaction().execute(async (trx) => {
+      await sql`select from sender_shards where shard = ${shard} for update`.execute(trx)
+      await world.emit(newId(), 1)
+      await waitFor(async () => (await blockedStatements(world.store)) > 0, { what: 'the claim to stand' })
+      // What the sender's own claim would have stored before its connection broke.
+      expect(await claimHeads(trx, shard, epoch, 1)).toHaveLength(1)
+      await sql`select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'`.execute(world.store.db)
+    })
+    await allDelivered(2)
+    expect(receiver.judge()).toEqual(CLEAN)
+    const [last] = await world.deliveries()
+    expect(await deliveryAttempts(world.store.db, world.project_id, last!.id)).toMatchObject([
+      { number: 1, outcome: 'unknown' },
+      { number: 2, outcome: 'delivered' },
+    ])
   })
 
   test('end by themselves after their time or number of sends', async () => {

@@ -28,6 +28,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   releaseSshKey: 'given out once, one transaction: test/api/cloud-state.test.ts',
   takeBack: 'a machine that was denied and comes back, one transaction: test/flows/denied.test.ts',
   dropOld: 'what nobody needs any more, one transaction a piece: test/flows/credentials.test.ts',
+  settleLostClaims: 'a connection that broke under a claim, one transaction: test/activities/deliveries.test.ts',
   shiftClock: 'only tests shift the clock',
   mendClock: 'a clock set back, one transaction: test/flows/clock-back.test.ts',
   advanceClock: 'a clock set right again, one transaction: test/flows/clock-back.test.ts',
