@@ -52,8 +52,11 @@ const options = new Command('holdfast bench')
   .parse()
   .opts<{ json: boolean; only?: string[]; seconds?: number; full: boolean }>()
 
+let interrupted: Promise<never> | undefined
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => void closeHouses().finally(() => process.exit(130)))
+  process.once(signal, () => {
+    interrupted ??= closeHouses().then(() => process.exit(130))
+  })
 }
 for (const name of options.only ?? Object.keys(BENCHES)) {
   process.stderr.write(`bench: ${name}\n`)
@@ -64,6 +67,7 @@ for (const name of options.only ?? Object.keys(BENCHES)) {
       return { figures: {}, floor: {}, ratio: {}, void: `it did not come to its end: ${reason}` }
     },
   )
+  if (interrupted) await interrupted
   const took_s = Math.round((performance.now() - begun_at) / 1_000)
   const machine = {
     cpus: availableParallelism(),

@@ -67,9 +67,11 @@ export interface House {
 }
 
 const open_houses = new Set<() => Promise<void>>()
+const ending = new AbortController()
 
-/** Ends every house that is still open: for the program's own end. */
+/** Ends every house that is open or being opened: for the program's own end. */
 export async function closeHouses(): Promise<void> {
+  ending.abort(new Error('the program ends'))
   await Promise.allSettled([...open_houses].map((close) => close()))
 }
 
@@ -84,8 +86,10 @@ export async function openHouse(): Promise<House> {
   }
   open_houses.add(close)
   try {
-    const engine = await startEngine({ data, simulated: true, log: (line) => process.stderr.write(`${line}\n`) })
-    closing.push(() => engine.stop())
+    const log = (line: string) => process.stderr.write(`${line}\n`)
+    const starting = startEngine({ data, simulated: true, log, signal: ending.signal })
+    closing.push(() => starting.then((engine) => engine.stop()).catch(() => {}))
+    const engine = await starting
     const store = openStore(engine.database_url, { size: 4 })
     closing.push(() => store.close())
     await migrate(store.db)

@@ -1,9 +1,13 @@
 /** The bench program as one runs it: a short run, whose ledgers balance. How fast it was is nobody's business here. */
-import { execFile } from 'node:child_process'
+import { execFile, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmod, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { TARGETS } from '../../bench/targets.ts'
+import { waitFor } from '../support/wait-for.ts'
 
 const MAIN = join(import.meta.dirname, '../../bench/main.ts')
 const BENCHES = ['engine', 'orders', 'hooks']
@@ -62,4 +66,26 @@ test('names the benches there are where it is asked for another', async () => {
     code: 1,
     stderr: expect.stringContaining('there are: engine, accept, orders'),
   })
+})
+
+test('leaves nothing where it is interrupted while it sets up', async () => {
+  const folder = await mkdtemp(join(process.env.HOLDFAST_TEST_FOLDER ?? tmpdir(), 'bench-'))
+  await chmod(folder, 0o755)
+  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN, '--only', 'list'], {
+    env: { ...process.env, TMPDIR: folder },
+    stdio: 'ignore',
+  })
+  const exited = once(child, 'exit')
+  try {
+    const begun = async () =>
+      (await readdir(folder, { recursive: true })).some((path) => path.endsWith('temporal.json'))
+    await waitFor(begun, { what: 'the first engine process', timeout_ms: 60_000 })
+    child.kill('SIGINT')
+    expect(await exited).toEqual([130, null])
+    expect(execFileSync('ps', ['ax', '-o', 'args'], { encoding: 'utf8' })).not.toContain(folder)
+    expect(await readdir(folder)).toEqual([])
+  } finally {
+    child.kill('SIGKILL')
+    await rm(folder, { recursive: true, force: true })
+  }
 })
