@@ -103,8 +103,8 @@ export async function holdsShard(db: Kysely<Tables>, shard: number, epoch: numbe
  * transaction that did not yet see that their hook was deleted or disabled.
  */
 export async function tidyShard(store: Store, shard: number, epoch: number): Promise<void> {
-  const older = sql`deliveries.claim > ${LANE_CLAIM} and deliveries.claim < ${epoch}`
-  await write(store, (trx) => settleInFlight(trx, shard, older))
+  const older = sql`hooks.shard = ${shard} and deliveries.claim > ${LANE_CLAIM} and deliveries.claim < ${epoch}`
+  await write(store, (trx) => settleInFlight(trx, older))
   await sql`
     update deliveries set state = 'cancelled', reason = null, settled_at = record_now()
     from hooks where hooks.id = deliveries.hook_id and hooks.shard = ${shard} and hooks.state = 'deleted'
@@ -126,23 +126,25 @@ export async function settleLostClaims(
   in_hand: readonly Claimed[],
 ): Promise<void> {
   const held = in_hand.map(({ delivery_id }) => delivery_id)
-  const lost = sql`deliveries.claim = ${epoch} and deliveries.id <> all(${held}::bigint[])`
+  const lost = sql`hooks.shard = ${shard} and deliveries.claim = ${epoch} and deliveries.id <> all(${held}::bigint[])`
   await write(store, async (trx) => {
     // A claim holds the fence: one that is still being stored for a connection that broke is waited for.
     const { rows } = await sql`
       select from sender_shards where shard = ${shard} and epoch = ${epoch} for update`.execute(trx)
-    if (rows.length) await settleInFlight(trx, shard, lost)
+    if (rows.length) await settleInFlight(trx, lost)
   })
 }
 
-async function settleInFlight(trx: Trx, shard: number, which: RawBuilder<unknown>): Promise<void> {
+/** Settles attempts in flight that nobody makes any more. Says whether it found some. */
+async function settleInFlight(trx: Trx, which: RawBuilder<unknown>): Promise<boolean> {
   const { rows: left } = await sql<Claimed>`
     select ${CLAIMED} from hooks join deliveries on deliveries.hook_id = hooks.id
-    where hooks.shard = ${shard} and deliveries.state = 'in_flight' and ${which} limit 1000`.execute(trx)
+    where deliveries.state = 'in_flight' and ${which} limit 1000`.execute(trx)
   await storeOutcomes(
     trx,
     left.map((claimed) => unknownOutcome(claimed)),
   )
+  return left.length > 0
 }
 
 /** The outcome of an attempt whose sender is gone: sent, perhaps. When it began is not known. */
@@ -226,15 +228,8 @@ async function claimDue(trx: Trx, mine: RawBuilder<unknown>): Promise<Head | und
 }
 
 /** Settles what a lane has in flight and nobody sends any more. Says whether it found some. */
-export async function settleLost(trx: Trx, which: RawBuilder<unknown>): Promise<boolean> {
-  const { rows: lost } = await sql<Claimed>`
-    select ${CLAIMED} from deliveries where ${which} and state = 'in_flight' and claim = ${LANE_CLAIM}`.execute(trx)
-  await storeOutcomes(
-    trx,
-    lost.map((claimed) => unknownOutcome(claimed)),
-  )
-  return lost.length > 0
-}
+export const settleLost = (trx: Trx, which: RawBuilder<unknown>): Promise<boolean> =>
+  settleInFlight(trx, sql`${which} and deliveries.claim = ${LANE_CLAIM}`)
 
 async function whyNot(trx: Trx, hook_id: string, mine: RawBuilder<unknown>): Promise<LaneClaim> {
   const hook = await trx.selectFrom('hooks').select('state').where('id', '=', hook_id).executeTakeFirst()

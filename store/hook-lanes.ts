@@ -61,7 +61,7 @@ const COUNTED_MAX = 1_000
 export async function planLane(store: Store, hook_id: string, running: readonly number[]): Promise<LanePlan> {
   return write(store, async (trx) => {
     await answerWakes(trx, laneWorkflowId(hook_id))
-    await settleLost(trx, sql`hook_id = ${hook_id} and id <> all (${running}::bigint[])`)
+    await settleLost(trx, sql`deliveries.hook_id = ${hook_id} and deliveries.id <> all (${running}::bigint[])`)
     // Not locked: it is one row for all attempts of the lane, which end while this reads.
     const hook = await trx.selectFrom('hooks').selectAll().where('id', '=', hook_id).executeTakeFirst()
     if (!hook) return nothing('the hook is gone')
